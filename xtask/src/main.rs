@@ -1,0 +1,45 @@
+//! Automation of this workspace: everything that a script would do elsewhere.
+//!
+//! `cargo xtask` lists the tasks. Each one has its own file; what several of them need (packages, processes,
+//! waiting, plain HTTP) stands beside them. Nothing here needs more than Rust to build: what a task needs
+//! beyond that, `packages` installs.
+
+mod brokers;
+mod http;
+mod interrupt;
+mod packages;
+mod process;
+mod wait;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Automation of this workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Start and end private brokers on loopback
+    #[command(subcommand)]
+    Brokers(brokers::Command),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Brokers(command) => brokers::run(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

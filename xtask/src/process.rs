@@ -1,0 +1,182 @@
+//! Processes that tasks start: whether they live, how they end, what they cost.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
+
+use crate::wait;
+
+/// How long a process may take to end after it was asked to.
+const GRACE: Duration = Duration::from_mins(1);
+
+/// A process by its id, and by its start time, so that a recycled id is never mistaken for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pid: i32,
+    started: u64,
+}
+
+impl Process {
+    /// The living process with this id, if there is one.
+    pub(crate) fn find(pid: u32) -> Option<Self> {
+        let pid = i32::try_from(pid).ok()?;
+        let stat = Stat::read(pid)?;
+        (!stat.is_dead()).then_some(Self {
+            pid,
+            started: stat.started,
+        })
+    }
+
+    /// This process.
+    pub(crate) fn current() -> Result<Self> {
+        Self::find(std::process::id()).context("/proc does not show this process")
+    }
+
+    pub(crate) fn is_alive(self) -> bool {
+        Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && !stat.is_dead())
+    }
+
+    /// Asks it to end and waits until it has.
+    pub(crate) fn terminate(self) -> Result<()> {
+        self.signal(Signal::TERM);
+        let what = format!("process {} to end", self.pid);
+        wait::until(&what, GRACE, || Ok(!self.is_alive()))
+    }
+
+    /// Ends it at once and waits until it is gone.
+    pub(crate) fn kill(self) -> Result<()> {
+        self.signal(Signal::KILL);
+        let what = format!("process {} to be gone", self.pid);
+        wait::until(&what, GRACE, || Ok(!self.is_alive()))
+    }
+
+    /// A process that is already gone needs no signal: that is not an error.
+    fn signal(self, signal: Signal) {
+        if self.is_alive()
+            && let Some(pid) = Pid::from_raw(self.pid)
+        {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    /// Sleeps until it has ended.
+    pub(crate) fn wait_for_end(self) -> Result<()> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        use rustix::io::Errno;
+        use rustix::process::{PidfdFlags, pidfd_open};
+
+        let pid = Pid::from_raw(self.pid).context("0 is no process")?;
+        let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(handle) => handle,
+            Err(Errno::SRCH) => return Ok(()),
+            Err(error) => return Err(error).context("cannot watch the process"),
+        };
+        // Opened and then looked at again: now the handle is known to belong to this very process.
+        while self.is_alive() {
+            match poll(&mut [PollFd::new(&handle, PollFlags::IN)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("cannot watch the process"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What `/proc/PID/stat` tells.
+struct Stat {
+    state: String,
+    started: u64,
+}
+
+impl Stat {
+    fn read(pid: i32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The second field is the name in parentheses and may hold anything, so fields are counted from its end.
+    fn parse(text: &str) -> Option<Self> {
+        let (_, rest) = text.rsplit_once(')')?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        Some(Self {
+            state: (*fields.first()?).to_owned(),
+            started: fields.get(19)?.parse().ok()?,
+        })
+    }
+
+    /// A zombie has ended; whether its parent has noticed does not matter here.
+    fn is_dead(&self) -> bool {
+        matches!(self.state.as_str(), "Z" | "X")
+    }
+}
+
+/// Starts a process that outlives this one and that Ctrl-C on this terminal does not reach.
+pub(crate) fn spawn_detached(command: &mut Command) -> Result<Process> {
+    let child = command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .spawn()
+        .with_context(|| cannot_start(command))?;
+    Process::find(child.id()).with_context(|| format!("`{}` ended at once", program(command)))
+}
+
+/// Runs a command with our standard streams and expects success.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| cannot_start(command))?;
+    ensure!(
+        status.success(),
+        "`{}` failed ({status})",
+        describe(command)
+    );
+    Ok(())
+}
+
+/// Runs a command and hands back what it printed; what it said on standard error is part of the failure.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| cannot_start(command))?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "`{}` failed ({}): {}",
+        describe(command),
+        output.status,
+        complaint.trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether a command ends with success; what it prints is of no interest.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    let quiet = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+/// The command line, as a person would type it.
+pub(crate) fn describe(command: &Command) -> String {
+    let arguments = command
+        .get_args()
+        .map(|argument| argument.to_string_lossy().into_owned());
+    [program(command)]
+        .into_iter()
+        .chain(arguments)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn program(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+fn cannot_start(command: &Command) -> String {
+    format!("cannot start `{}`", program(command))
+}
