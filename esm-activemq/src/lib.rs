@@ -1,0 +1,1 @@
+//! The `ActiveMQ` adapter. Nothing is built here yet: configuration refuses `engine = "activemq"`.

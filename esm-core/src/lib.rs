@@ -1,0 +1,22 @@
+//! The part of `esm` that knows no broker, no HTTP and no SQL: what a mapping is, how records become
+//! batches, when a batch is retried, and how one mapping and many are kept running.
+//!
+//! Reading order: [`mapping`] (what is asked for), [`event`] and [`batch`] (data on its way to a
+//! function), [`source`] and [`invoker`] (the seams to brokers and functions), [`function`] (one
+//! function shared by mappings), [`retry`] (what an outcome means), `pipeline` (one session of one
+//! mapping), [`supervisor`] (mappings through connections lost and found), [`status`] and
+//! [`metrics`] (what people see).
+
+pub mod batch;
+pub mod event;
+pub mod function;
+pub mod invoker;
+pub mod mapping;
+pub mod metrics;
+mod pipeline;
+pub mod retry;
+pub mod source;
+pub mod status;
+pub mod supervisor;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -1,0 +1,169 @@
+//! What a mapping is, as types that can only be built valid.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+/// An event source mapping: one queue of one broker, read in batches for one function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// `UUID`.
+    pub uuid: Uuid,
+    /// The function's name.
+    pub function: String,
+    /// The broker's name in the configuration.
+    pub event_source: String,
+    /// The queue that is read.
+    pub queue: String,
+    /// `BatchSize`.
+    pub batch_size: BatchSize,
+    /// `MaximumBatchingWindowInSeconds`.
+    pub window: BatchingWindow,
+    /// `ScalingConfig.MaximumConcurrency`: batches in flight.
+    pub maximum_concurrency: MaximumConcurrency,
+    /// Where messages go that can never be processed.
+    pub dead_letter: DeadLetter,
+}
+
+impl Mapping {
+    /// The unsettled deliveries that keep `MaximumConcurrency` batches in flight and one filling.
+    pub fn prefetch(&self, limit: u32) -> u32 {
+        let wanted = u64::from(self.batch_size.get()) * (u64::from(self.maximum_concurrency.get()) + 1);
+        u32::try_from(wanted).unwrap_or(u32::MAX).clamp(1, limit)
+    }
+}
+
+/// Where messages go that can never be processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadLetter {
+    /// The queue has a dead-letter target at its broker, or its operator says so.
+    Broker,
+    /// None is known: such messages are kept unsettled, since a reject could destroy them.
+    Park,
+}
+
+/// A number outside the range that AWS documents for it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be from {least} to {most}, is {value}")]
+pub struct OutOfRange {
+    value: i64,
+    least: i64,
+    most: i64,
+}
+
+fn within(value: i64, least: i64, most: i64) -> Result<u16, OutOfRange> {
+    u16::try_from(value).ok().filter(|_| (least..=most).contains(&value)).ok_or(OutOfRange { value, least, most })
+}
+
+/// The most records in a batch: 1 to 10,000, 100 by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchSize(u16);
+
+impl BatchSize {
+    /// The number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Default for BatchSize {
+    fn default() -> Self {
+        Self(100)
+    }
+}
+
+impl TryFrom<i64> for BatchSize {
+    type Error = OutOfRange;
+
+    fn try_from(value: i64) -> Result<Self, OutOfRange> {
+        within(value, 1, 10_000).map(Self)
+    }
+}
+
+/// How long a batch may fill, from its first record on: 0 to 300 seconds. Absent, it is 500 ms,
+/// which no number of seconds can say; so "absent" is a value of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchingWindow(Option<u16>);
+
+impl BatchingWindow {
+    /// As a duration.
+    pub fn duration(self) -> Duration {
+        self.0.map_or(Duration::from_millis(500), |seconds| Duration::from_secs(seconds.into()))
+    }
+}
+
+impl TryFrom<i64> for BatchingWindow {
+    type Error = OutOfRange;
+
+    fn try_from(value: i64) -> Result<Self, OutOfRange> {
+        within(value, 0, 300).map(Some).map(Self)
+    }
+}
+
+/// Batches in flight: 1 to 1,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaximumConcurrency(u16);
+
+impl MaximumConcurrency {
+    /// One batch at a time: order is kept.
+    pub const ONE: Self = Self(1);
+
+    /// The number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for MaximumConcurrency {
+    type Error = OutOfRange;
+
+    fn try_from(value: i64) -> Result<Self, OutOfRange> {
+        within(value, 1, 1_000).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(batch_size: i64, concurrency: i64) -> Mapping {
+        Mapping {
+            uuid: Uuid::nil(),
+            function: "f".into(),
+            event_source: "b".into(),
+            queue: "q".into(),
+            batch_size: batch_size.try_into().unwrap(),
+            window: BatchingWindow::default(),
+            maximum_concurrency: concurrency.try_into().unwrap(),
+            dead_letter: DeadLetter::Park,
+        }
+    }
+
+    #[test]
+    fn prefetch_keeps_every_batch_in_flight_and_one_filling() {
+        let check = |batch_size, concurrency, expected| {
+            assert_eq!(mapping(batch_size, concurrency).prefetch(65_535), expected);
+        };
+        check(1, 1, 2);
+        check(100, 1, 200);
+        check(100, 9, 1_000);
+        check(10_000, 5, 60_000);
+        check(10_000, 1_000, 65_535);
+    }
+
+    #[test]
+    fn numbers_outside_the_documented_range_are_refused_with_the_range() {
+        assert_eq!(BatchSize::try_from(0).unwrap_err().to_string(), "must be from 1 to 10000, is 0");
+        assert!(BatchSize::try_from(10_001).is_err());
+        assert!(BatchingWindow::try_from(301).is_err());
+        assert!(BatchingWindow::try_from(-1).is_err());
+        assert!(MaximumConcurrency::try_from(1_001).is_err());
+    }
+
+    #[test]
+    fn an_absent_window_is_half_a_second_and_zero_is_none() {
+        assert_eq!(BatchingWindow::default().duration(), Duration::from_millis(500));
+        assert_eq!(BatchingWindow::try_from(0).unwrap().duration(), Duration::ZERO);
+        assert_eq!(BatchingWindow::try_from(300).unwrap().duration(), Duration::from_secs(300));
+    }
+}

@@ -1,0 +1,527 @@
+//! One mapping at work: deliveries become batches, batches are invoked until they are settled.
+//!
+//! [`Pipeline`] outlives connections, because an invocation may: it keeps its place among the
+//! batches in flight until it ends, and its result settles nothing of a later session.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::{JoinError, JoinSet},
+    time::{Duration, Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, debug, error, info, warn};
+
+use crate::{
+    batch::{Batch, Batcher, ClosedBy, Pushed},
+    event::Envelope,
+    function::Function,
+    invoker::Outcome,
+    mapping::{DeadLetter, Mapping},
+    metrics::{DropReason, MappingMetrics},
+    retry::{Attempts, Step},
+    source::{Consumer, Delivery, Disposition, Receipt, Session, SourceError},
+    status::StatusWriter,
+};
+
+/// What a pipeline works with, whatever the session.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) mapping: Arc<Mapping>,
+    pub(crate) function: Arc<Function>,
+    pub(crate) metrics: Arc<MappingMetrics>,
+    pub(crate) status: StatusWriter,
+}
+
+/// Why a session ended.
+pub(crate) enum End {
+    /// As asked; everything is settled or handed back.
+    Drained,
+    /// The broker or the way to it failed; what was not settled goes back by itself.
+    Lost(SourceError),
+}
+
+pub(crate) struct Pipeline {
+    parts: Parts,
+    tasks: JoinSet<Finished>,
+    batches_in_flight: usize,
+    session_number: u64,
+}
+
+/// What a task did with the deliveries that it was given.
+#[derive(Clone, Copy, Debug, Default)]
+struct Finished {
+    session_number: u64,
+    was_batch: bool,
+    settled: usize,
+    parked: usize,
+}
+
+impl Pipeline {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self { parts, tasks: JoinSet::new(), batches_in_flight: 0, session_number: 0 }
+    }
+
+    /// Runs one session until it is lost, or until `drain` asks for its orderly end.
+    pub(crate) async fn run(&mut self, session: Session, drain: &CancellationToken) -> End {
+        self.session_number += 1;
+        let Session { deliveries, consumer, lost, trouble, envelope, prefetch, hold_limit } = session;
+        let lease = Arc::new(Lease {
+            parts: self.parts.clone(),
+            session_number: self.session_number,
+            consumer,
+            hold_limit,
+            drain: drain.child_token(),
+            over: CancellationToken::new(),
+            envelope,
+        });
+        let _over = lease.over.clone().drop_guard();
+        let batcher = Batcher::new(&self.parts.mapping, &lease.envelope);
+        let mut run = Run {
+            pipeline: self,
+            lease,
+            deliveries,
+            lost,
+            trouble,
+            batcher,
+            prefetch: prefetch as usize,
+            unsettled: 0,
+            parked: 0,
+        };
+        run.run().await
+    }
+
+    /// Takes note of invocations that end while there is no session. Never returns.
+    pub(crate) async fn reap(&mut self) {
+        loop {
+            match self.tasks.join_next().await {
+                Some(result) => drop(self.note(result)),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits for the invocations that still run.
+    pub(crate) async fn finish(&mut self) {
+        while let Some(result) = self.tasks.join_next().await {
+            drop(self.note(result));
+        }
+    }
+
+    fn note(&mut self, result: Result<Finished, JoinError>) -> Result<Finished, SourceError> {
+        // A task that panicked was a batch's: nothing else can be in doubt.
+        let was_batch = result.as_ref().map_or(true, |finished| finished.was_batch);
+        if was_batch {
+            self.batches_in_flight -= 1;
+            self.parts.metrics.in_flight_batches.dec();
+        }
+        result.map_err(|cause| {
+            error!(%cause, "a batch was given up by an internal error; its messages go back to the broker");
+            SourceError::Protocol {
+                broker: self.parts.mapping.event_source.clone(),
+                words: format!("the session was ended because of an internal error: {cause}"),
+            }
+        })
+    }
+}
+
+/// What wakes a session.
+enum Event {
+    Drain,
+    Finish(Result<Finished, JoinError>),
+    Lose(SourceError),
+    Trouble,
+    Deliver(Delivery),
+    Window,
+}
+
+struct Run<'a> {
+    pipeline: &'a mut Pipeline,
+    lease: Arc<Lease>,
+    deliveries: mpsc::Receiver<Delivery>,
+    lost: oneshot::Receiver<SourceError>,
+    trouble: watch::Receiver<Option<SourceError>>,
+    batcher: Batcher,
+    prefetch: usize,
+    /// Deliveries taken out of the channel and not yet settled, parked ones included.
+    unsettled: usize,
+    parked: usize,
+}
+
+impl Run<'_> {
+    async fn run(&mut self) -> End {
+        loop {
+            match self.next_event().await {
+                Event::Drain => return self.drain().await,
+                Event::Finish(result) => {
+                    if let Err(error) = self.finish(result) {
+                        return End::Lost(error);
+                    }
+                }
+                Event::Lose(error) => return End::Lost(error),
+                Event::Trouble => self.show_trouble(),
+                Event::Deliver(delivery) => self.take(delivery),
+                Event::Window => self.close(ClosedBy::Window),
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let may_take = self.may_take();
+        let deadline = self.batcher.deadline();
+        let window = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased; // shed work before taking more
+            () = self.lease.drain.cancelled() => Event::Drain,
+            Some(result) = self.pipeline.tasks.join_next() => Event::Finish(result),
+            lost = &mut self.lost => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
+            Ok(()) = self.trouble.changed() => Event::Trouble,
+            // `None`: the reader has ended, and `lost` is about to say why.
+            Some(delivery) = self.deliveries.recv(), if may_take => Event::Deliver(delivery),
+            () = window, if may_take => Event::Window,
+        }
+    }
+
+    fn may_take(&self) -> bool {
+        let most = usize::from(self.lease.parts.mapping.maximum_concurrency.get());
+        self.pipeline.batches_in_flight < most && !self.is_clogged()
+    }
+
+    /// Parked messages may take half the prefetch; with more, too little would be left to work with.
+    fn is_clogged(&self) -> bool {
+        self.parked * 2 > self.prefetch
+    }
+
+    /// Takes a delivery and what else is at hand.
+    fn take(&mut self, delivery: Delivery) {
+        let mut next = Some(delivery);
+        let mut taken = 0;
+        while let Some(delivery) = next {
+            taken += 1;
+            self.unsettled += 1;
+            match self.batcher.push(delivery) {
+                Pushed::Waits => {}
+                Pushed::Closes(batch) => self.start(batch),
+                Pushed::TooLarge(delivery) => self.give_up(delivery),
+            }
+            next = if self.may_take() { self.deliveries.try_recv().ok() } else { None };
+        }
+        self.lease.parts.metrics.polled.inc_by(taken);
+        if self.may_take() && self.unsettled >= self.prefetch {
+            self.close(ClosedBy::Credit);
+        }
+    }
+
+    fn close(&mut self, by: ClosedBy) {
+        if let Some(batch) = self.batcher.close(by) {
+            self.start(batch);
+        }
+    }
+
+    fn start(&mut self, batch: Batch) {
+        self.pipeline.batches_in_flight += 1;
+        self.lease.parts.metrics.in_flight_batches.inc();
+        let task = self.lease.clone().process(batch).instrument(Span::current());
+        self.pipeline.tasks.spawn(task);
+    }
+
+    fn give_up(&mut self, delivery: Delivery) {
+        let task = self.lease.clone().give_up_alone(delivery).instrument(Span::current());
+        self.pipeline.tasks.spawn(task);
+    }
+
+    fn finish(&mut self, result: Result<Finished, JoinError>) -> Result<(), SourceError> {
+        let finished = self.pipeline.note(result)?;
+        if finished.session_number != self.lease.session_number {
+            return Ok(()); // its deliveries went back with its session
+        }
+        self.unsettled -= finished.settled;
+        self.parked += finished.parked;
+        let Parts { metrics, status, .. } = &self.lease.parts;
+        metrics.parked.set(i64::try_from(self.parked).unwrap_or(i64::MAX));
+        if self.parked > 0 {
+            let paused = if self.is_clogged() {
+                "; the mapping is paused, since they take more than half the prefetch"
+            } else {
+                ""
+            };
+            status.problem(&format!(
+                "{} messages can never be processed, and there is no dead-letter target for them{paused}",
+                self.parked
+            ));
+        }
+        Ok(())
+    }
+
+    fn show_trouble(&mut self) {
+        let status = &self.lease.parts.status;
+        match &*self.trouble.borrow_and_update() {
+            Some(trouble) => {
+                warn!(error = %trouble, "the source is in trouble");
+                status.source_problem(trouble, true);
+            }
+            None => {
+                info!("the source is well again");
+                status.connected();
+            }
+        }
+    }
+
+    /// Ends the session in good order: nothing more is invoked, what runs is waited for.
+    async fn drain(&mut self) -> End {
+        self.lease.drain.cancel();
+        let consumer = self.lease.consumer.clone();
+        if let Err(error) = consumer.cancel().await {
+            warn!(%error, "could not stop deliveries in good order; the broker takes them back itself");
+        }
+        let mut untried: Vec<Receipt> = self.batcher.abandon().iter().map(|delivery| delivery.receipt).collect();
+        while let Some(delivery) = self.deliveries.recv().await {
+            untried.push(delivery.receipt);
+        }
+        debug!(untried = untried.len(), running = self.pipeline.batches_in_flight, "draining");
+        if let Err(error) = consumer.settle(&untried, Disposition::Return).await {
+            warn!(%error, "could not hand back what was not invoked; the broker takes it back itself");
+        }
+        self.pipeline.finish().await;
+        consumer.close().await;
+        End::Drained
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.lease.parts.metrics.parked.set(0); // they went back with the session
+    }
+}
+
+fn lost_because(lost: Result<SourceError, oneshot::error::RecvError>, mapping: &Mapping) -> SourceError {
+    lost.unwrap_or_else(|_| SourceError::Protocol {
+        broker: mapping.event_source.clone(),
+        words: "the session ended without a cause".into(),
+    })
+}
+
+/// What the tasks of one session share.
+struct Lease {
+    parts: Parts,
+    session_number: u64,
+    consumer: Arc<dyn Consumer>,
+    envelope: Envelope,
+    hold_limit: Option<Duration>,
+    /// Cancelled when the session is to end in good order.
+    drain: CancellationToken,
+    /// Cancelled when the session has ended.
+    over: CancellationToken,
+}
+
+/// What became of a part of a batch.
+enum Decided {
+    Settled,
+    Halve(Batch),
+    GiveUp(Delivery),
+    /// The session ended first, and its deliveries went back with it.
+    Over,
+}
+
+impl Lease {
+    async fn process(self: Arc<Self>, batch: Batch) -> Finished {
+        let size = self.envelope.event_size(batch.deliveries().iter().map(|delivery| delivery.record.size()).sum());
+        self.parts.metrics.batch_closed(batch.closed_by, batch.len(), size);
+        let mut finished = Finished { session_number: self.session_number, was_batch: true, ..Finished::default() };
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            let records = part.len();
+            match self.invoke_until_decided(part).await {
+                Decided::Settled => finished.settled += records,
+                Decided::Halve(part) => {
+                    let (first, second) = part.halve();
+                    parts.extend([second, first]);
+                }
+                Decided::GiveUp(delivery) => finished.add(self.give_up(&delivery, DropReason::TooLarge).await),
+                Decided::Over => break,
+            }
+        }
+        finished
+    }
+
+    async fn give_up_alone(self: Arc<Self>, delivery: Delivery) -> Finished {
+        let mut finished = Finished { session_number: self.session_number, ..Finished::default() };
+        finished.add(self.give_up(&delivery, DropReason::TooLarge).await);
+        finished
+    }
+
+    async fn invoke_until_decided(&self, mut part: Batch) -> Decided {
+        let Parts { mapping, function, metrics, .. } = &self.parts;
+        let mut attempts = Attempts::default();
+        self.observe_age(&part);
+        loop {
+            let slot = tokio::select! {
+                biased;
+                () = self.over.cancelled() => return Decided::Over,
+                () = self.drain.cancelled() => return self.hand_back(&part.receipts()).await,
+                slot = function.admit(mapping.uuid, metrics) => slot,
+            };
+            metrics.invoked.inc_by(part.len() as u64);
+            let outcome = function.invoke(slot, part.event(&self.envelope), metrics).await;
+            if outcome != Outcome::Success {
+                metrics.failed_invoke.inc_by(part.len() as u64);
+            }
+            if self.over.is_cancelled() {
+                debug!(records = part.len(), "an invocation outlived its session and settles nothing");
+                return Decided::Over;
+            }
+            match attempts.decide(&outcome, part.len(), fastrand::f64()) {
+                Step::Ack => return self.ack(&part).await,
+                Step::Halve => return Decided::Halve(part),
+                Step::GiveUp => {
+                    return part.into_deliveries().pop().map_or(Decided::Settled, Decided::GiveUp);
+                }
+                Step::Retry(delay) => {
+                    self.report(&outcome, part.len(), delay);
+                    if matches!(outcome, Outcome::FunctionError { .. }) {
+                        part.mark_redelivered();
+                    }
+                    if let Some(decided) = self.wait(&mut part, delay).await {
+                        return decided;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits out a delay, unless the batch has to go back before its end.
+    async fn wait(&self, part: &mut Batch, delay: Duration) -> Option<Decided> {
+        if self.would_be_held_too_long(part, delay) {
+            warn!(
+                records = part.len(),
+                "the batch was held for long and goes back to the broker, to be delivered again"
+            );
+            return Some(self.hand_back(&part.receipts()).await);
+        }
+        tokio::select! {
+            biased;
+            () = self.over.cancelled() => return Some(Decided::Over),
+            () = self.drain.cancelled() => return Some(self.hand_back(&part.receipts()).await),
+            () = sleep(delay) => {}
+        }
+        let expired = part.take_expired(Instant::now());
+        if !expired.is_empty() {
+            info!(
+                records = expired.len(),
+                "messages expired while they were retried and go back, for the broker to expire them"
+            );
+            let receipts: Vec<_> = expired.iter().map(|delivery| delivery.receipt).collect();
+            self.hand_back(&receipts).await;
+        }
+        part.is_empty().then_some(Decided::Settled)
+    }
+
+    fn would_be_held_too_long(&self, part: &Batch, delay: Duration) -> bool {
+        let (Some(limit), Some(received_at)) = (self.hold_limit, part.received_at()) else { return false };
+        received_at.elapsed() + delay + self.parts.function.timeout >= limit
+    }
+
+    async fn ack(&self, part: &Batch) -> Decided {
+        if let Err(error) = self.consumer.settle(&part.receipts(), Disposition::Ack).await {
+            warn!(%error, records = part.len(), "processed, but not acknowledged: these messages come again");
+            return Decided::Over;
+        }
+        self.parts.metrics.deleted.inc_by(part.len() as u64);
+        self.parts.status.processed();
+        Decided::Settled
+    }
+
+    async fn hand_back(&self, receipts: &[Receipt]) -> Decided {
+        if let Err(error) = self.consumer.settle(receipts, Disposition::Return).await {
+            warn!(%error, "could not hand messages back; the broker takes them back itself");
+        }
+        Decided::Settled
+    }
+
+    /// Takes a message that can never be processed out of the way, and never out of sight.
+    async fn give_up(&self, delivery: &Delivery, reason: DropReason) -> Finished {
+        let Parts { mapping, metrics, .. } = &self.parts;
+        let message_id = delivery.record.message_id();
+        let (queue, size, reason) = (&mapping.queue, delivery.record.size(), reason.as_str());
+        match mapping.dead_letter {
+            DeadLetter::Park => {
+                error!(
+                    queue,
+                    message_id,
+                    size,
+                    reason,
+                    "this message can never be processed; it stays unacknowledged, since no dead-letter target is known"
+                );
+                Finished { parked: 1, ..Finished::default() }
+            }
+            DeadLetter::Broker => {
+                match self.consumer.settle(&[delivery.receipt], Disposition::DeadLetter).await {
+                    Ok(()) => {
+                        error!(
+                            queue,
+                            message_id,
+                            size,
+                            reason,
+                            "this message can never be processed and was given to the queue's dead-letter target"
+                        );
+                        metrics.too_large.inc();
+                    }
+                    Err(error) => warn!(queue, message_id, %error, "could not dead-letter a message; it comes again"),
+                }
+                Finished { settled: 1, ..Finished::default() }
+            }
+        }
+    }
+
+    fn observe_age(&self, part: &Batch) {
+        let now = std::time::SystemTime::now();
+        for sent_at in part.deliveries().iter().filter_map(|delivery| delivery.sent_at) {
+            let age = now.duration_since(sent_at).unwrap_or_default();
+            self.parts.metrics.message_age.observe(age.as_secs_f64());
+        }
+    }
+
+    fn report(&self, outcome: &Outcome, records: usize, delay: Duration) {
+        let Parts { function, status, .. } = &self.parts;
+        let name = &function.name;
+        match outcome {
+            Outcome::Success | Outcome::TooLarge { .. } => {}
+            Outcome::FunctionError { error_type, message } => {
+                warn!(
+                    function = name,
+                    records,
+                    ?delay,
+                    error_type,
+                    message,
+                    "the function failed; the batch will be retried"
+                );
+                status.problem(&format!("Function call failed: function `{name}` returned {error_type}: {message}"));
+            }
+            Outcome::Throttled { reason, .. } => {
+                warn!(function = name, records, ?delay, reason, "the function is throttled; the batch is held");
+                status.problem(&format!("function `{name}` is throttled: {reason}"));
+            }
+            Outcome::Unavailable { reason, .. } => {
+                warn!(function = name, records, ?delay, reason, "the function cannot be reached; the batch is held");
+                status.problem(&format!("function `{name}` cannot be reached: {reason}"));
+            }
+            Outcome::NotUsable { reason } => {
+                error!(function = name, records, reason, "the function cannot be used; it is tried once a minute");
+                status.function_not_usable(&format!("function `{name}` cannot be used: {reason}"));
+            }
+        }
+    }
+}
+
+impl Finished {
+    fn add(&mut self, other: Self) {
+        self.settled += other.settled;
+        self.parked += other.parked;
+    }
+}

@@ -1,0 +1,125 @@
+//! What an outcome means for the batch: a plain function of the outcome and of what came before.
+
+use std::time::Duration;
+
+use crate::invoker::Outcome;
+
+/// The first delay, and the one that doubles from attempt to attempt.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+/// No delay is longer, unless the function's side asks for it.
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+/// What a `Retry-After` may ask for at the most.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(900);
+
+/// What happens to a batch next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Acknowledge it.
+    Ack,
+    /// Invoke its halves, each by itself: it is too large together.
+    Halve,
+    /// It is one record, and too large by itself.
+    GiveUp,
+    /// Invoke it again after this delay.
+    Retry(Duration),
+}
+
+/// What a batch has been through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// Invocations that the function failed.
+    failed: u32,
+    /// Refusals in a row that say nothing about the batch.
+    held: u32,
+}
+
+impl Attempts {
+    /// Decides about a batch of `records`. `jitter` is a random number from 0 to 1.
+    pub fn decide(&mut self, outcome: &Outcome, records: usize, jitter: f64) -> Step {
+        match outcome {
+            Outcome::Success => Step::Ack,
+            Outcome::FunctionError { .. } => {
+                self.failed += 1;
+                self.held = 0;
+                Step::Retry(backoff(self.failed, jitter))
+            }
+            Outcome::Throttled { retry_after, .. } | Outcome::Unavailable { retry_after, .. } => {
+                self.held += 1;
+                let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+                Step::Retry(backoff(self.held, jitter).max(asked))
+            }
+            // The function's gate decides when a function that cannot be used is tried again.
+            Outcome::NotUsable { .. } => Step::Retry(Duration::ZERO),
+            Outcome::TooLarge { .. } if records > 1 => Step::Halve,
+            Outcome::TooLarge { .. } => Step::GiveUp,
+        }
+    }
+}
+
+/// 1 s, doubling to 60 s, a tenth more or less left to chance, so that what failed together does
+/// not come back together.
+pub(crate) fn backoff(attempt: u32, jitter: f64) -> Duration {
+    exponential(FIRST_DELAY, LONGEST_DELAY, attempt, jitter)
+}
+
+pub(crate) fn exponential(first: Duration, longest: Duration, attempt: u32, jitter: f64) -> Duration {
+    let doublings = attempt.saturating_sub(1).min(16);
+    let delay = first.saturating_mul(1 << doublings).min(longest);
+    delay.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function_error() -> Outcome {
+        Outcome::FunctionError { error_type: "E".into(), message: "m".into() }
+    }
+
+    fn throttled(retry_after: Option<Duration>) -> Outcome {
+        Outcome::Throttled { reason: "busy".into(), retry_after }
+    }
+
+    fn steps(outcomes: &[Outcome]) -> Vec<Step> {
+        let mut attempts = Attempts::default();
+        outcomes.iter().map(|outcome| attempts.decide(outcome, 2, 0.5)).collect()
+    }
+
+    fn retry(seconds: u64) -> Step {
+        Step::Retry(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn function_errors_are_retried_after_1_2_4_up_to_60_seconds() {
+        let expected = [1, 2, 4, 8, 16, 32, 60, 60].map(retry);
+        assert_eq!(steps(&vec![function_error(); 8]), expected);
+    }
+
+    #[test]
+    fn a_throttle_spends_no_attempt() {
+        let outcomes = [function_error(), throttled(None), throttled(None), function_error()];
+        assert_eq!(steps(&outcomes), [1, 1, 2, 2].map(retry));
+    }
+
+    #[test]
+    fn a_longer_retry_after_is_honoured_within_reason() {
+        let ask = |seconds| steps(&[throttled(Some(Duration::from_secs(seconds)))]);
+        assert_eq!(ask(30), [retry(30)]);
+        assert_eq!(ask(0), [retry(1)]);
+        assert_eq!(ask(u64::MAX), [retry(900)]);
+    }
+
+    #[test]
+    fn an_event_too_large_is_halved_until_it_is_one_record() {
+        let too_large = Outcome::TooLarge { reason: "413".into() };
+        assert_eq!(Attempts::default().decide(&too_large, 2, 0.5), Step::Halve);
+        assert_eq!(Attempts::default().decide(&too_large, 1, 0.5), Step::GiveUp);
+    }
+
+    #[test]
+    fn jitter_stays_within_a_tenth() {
+        assert_eq!(backoff(1, 0.0), Duration::from_millis(900));
+        assert_eq!(backoff(1, 1.0), Duration::from_millis(1_100));
+        assert!(backoff(u32::MAX, 1.0) <= Duration::from_secs(66));
+    }
+}

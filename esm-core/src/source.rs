@@ -1,0 +1,241 @@
+//! The seam to brokers: an adapter opens sessions, lends deliveries and settles their receipts.
+
+use std::{sync::Arc, time::SystemTime};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Duration, Instant},
+};
+
+use crate::event::{Envelope, Record};
+
+/// Opens sessions on one queue of one broker. Implemented once per adapter crate.
+#[async_trait]
+pub trait Connect: Send + Sync {
+    /// The largest prefetch that the protocol can express.
+    fn prefetch_limit(&self) -> u32;
+
+    /// Opens a session in which the broker lends at most `prefetch` unsettled deliveries.
+    ///
+    /// Must not declare or change anything on the broker. May be dropped half-way.
+    async fn connect(&self, prefetch: u32) -> Result<Session, SourceError>;
+}
+
+/// An open session. Dropping it ends it; whatever was not settled goes back to the broker.
+pub struct Session {
+    /// What the broker lends, in its order. Holds as many as the prefetch, so that the adapter's
+    /// reader never waits for room. Ends after [`Consumer::cancel`], and when the session is lost.
+    pub deliveries: mpsc::Receiver<Delivery>,
+    /// Settles what was delivered.
+    pub consumer: Arc<dyn Consumer>,
+    /// Resolves when the session is lost, with the cause.
+    pub lost: oneshot::Receiver<SourceError>,
+    /// A condition that lasts and is not a loss, such as a blocked connection.
+    pub trouble: watch::Receiver<Option<SourceError>>,
+    /// What stands around the records of an event.
+    pub envelope: Envelope,
+    /// The number of unsettled deliveries at which the broker stops sending.
+    pub prefetch: u32,
+    /// How long the broker lets a delivery be held, a margin already taken off.
+    pub hold_limit: Option<Duration>,
+}
+
+/// The consuming end of one session. An implementation settles a receipt at most once and never on
+/// another session.
+#[async_trait]
+pub trait Consumer: Send + Sync {
+    /// Tells the broker what became of deliveries. `receipts` are in the order of delivery.
+    ///
+    /// Must not be dropped half-way.
+    async fn settle(&self, receipts: &[Receipt], how: Disposition) -> Result<(), SourceError>;
+
+    /// Asks the broker to send nothing more. When this returns, every delivery that was on its way
+    /// is in [`Session::deliveries`], which then ends.
+    async fn cancel(&self) -> Result<(), SourceError>;
+
+    /// Ends the session in good order; what was not settled goes back to the broker.
+    async fn close(&self);
+}
+
+/// A message that the broker lent us.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Its part of the function's event.
+    pub record: Record,
+    /// What settles it.
+    pub receipt: Receipt,
+    /// When it arrived here.
+    pub received_at: Instant,
+    /// When its time to live ends, counted from its arrival: certain, never early.
+    pub expires_at: Option<Instant>,
+    /// When the sender or the broker says that it was sent.
+    pub sent_at: Option<SystemTime>,
+}
+
+/// What settles a delivery: a number that only the adapter understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Receipt(pub u64);
+
+/// What the broker is told about a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// It was processed and may be forgotten.
+    Ack,
+    /// It was not processed and is to be delivered again.
+    Return,
+    /// It cannot be processed and belongs into the queue's dead-letter target.
+    DeadLetter,
+}
+
+/// Why a session could not be opened, or was lost. `words` are the broker's own where it said any.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The login was refused.
+    #[error("broker `{broker}` refused the login: {words}")]
+    Authentication {
+        /// Name and endpoint.
+        broker: String,
+        /// Said by the broker.
+        words: String,
+    },
+    /// Logged in, but not allowed.
+    #[error("broker `{broker}` does not allow {what}: {words}")]
+    Authorization {
+        /// Name and endpoint.
+        broker: String,
+        /// The act and its object.
+        what: String,
+        /// Said by the broker.
+        words: String,
+    },
+    /// The virtual host does not exist.
+    #[error("broker `{broker}` has no virtual host `{virtual_host}`: {words}")]
+    VirtualHostMissing {
+        /// Name and endpoint.
+        broker: String,
+        /// The virtual host.
+        virtual_host: String,
+        /// Said by the broker.
+        words: String,
+    },
+    /// The queue does not exist.
+    #[error("broker `{broker}` has no queue `{queue}`: {words}")]
+    QueueMissing {
+        /// Name and endpoint.
+        broker: String,
+        /// The queue.
+        queue: String,
+        /// Said by the broker.
+        words: String,
+    },
+    /// The queue exists and cannot be consumed as it is.
+    #[error("queue `{queue}` on broker `{broker}` cannot be consumed: {words}")]
+    QueueUnsuitable {
+        /// Name and endpoint.
+        broker: String,
+        /// The queue.
+        queue: String,
+        /// The reason.
+        words: String,
+    },
+    /// The broker ended the consumer, as it does when the queue is deleted.
+    #[error("broker `{broker}` cancelled the consumer of queue `{queue}`: {words}")]
+    ConsumerCancelled {
+        /// Name and endpoint.
+        broker: String,
+        /// The queue.
+        queue: String,
+        /// The likely reason.
+        words: String,
+    },
+    /// A delivery was held longer than the broker allows.
+    #[error("broker `{broker}` closed the channel of queue `{queue}` because a delivery was held too long: {words}")]
+    HeldTooLong {
+        /// Name and endpoint.
+        broker: String,
+        /// The queue.
+        queue: String,
+        /// Said by the broker.
+        words: String,
+    },
+    /// The broker accepts nothing on this connection for now.
+    #[error("broker `{broker}` blocks the connection: {words}")]
+    ConnectionBlocked {
+        /// Name and endpoint.
+        broker: String,
+        /// Said by the broker.
+        words: String,
+    },
+    /// The broker, or a person at it, closed the connection.
+    #[error("broker `{broker}` closed the connection: {words}")]
+    ClosedByBroker {
+        /// Name and endpoint.
+        broker: String,
+        /// Said by the broker.
+        words: String,
+    },
+    /// The broker fell silent.
+    #[error("broker `{broker}` fell silent: {words}")]
+    HeartbeatLost {
+        /// Name and endpoint.
+        broker: String,
+        /// How long, where known.
+        words: String,
+    },
+    /// No connection to the broker.
+    #[error("broker `{broker}` cannot be reached: {words}")]
+    Unreachable {
+        /// Name and endpoint.
+        broker: String,
+        /// The system's words.
+        words: String,
+    },
+    /// No trust between us and the broker.
+    #[error("TLS with broker `{broker}` failed: {words}")]
+    Tls {
+        /// Name and endpoint.
+        broker: String,
+        /// The TLS library's words.
+        words: String,
+    },
+    /// The connection broke.
+    #[error("lost the connection to broker `{broker}`: {words}")]
+    ConnectionLost {
+        /// Name and endpoint.
+        broker: String,
+        /// The system's words.
+        words: String,
+    },
+    /// The broker or its client broke the protocol.
+    #[error("unexpected answer from broker `{broker}`: {words}")]
+    Protocol {
+        /// Name and endpoint.
+        broker: String,
+        /// What happened.
+        words: String,
+    },
+}
+
+impl SourceError {
+    /// The documented code that a mapping's `StateTransitionReason` begins with, where one applies.
+    pub fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Authentication { .. } => Some("EVENT_SOURCE_AUTHN_ERROR"),
+            Self::Authorization { .. } => Some("EVENT_SOURCE_AUTHZ_ERROR"),
+            Self::VirtualHostMissing { .. } | Self::QueueMissing { .. } | Self::QueueUnsuitable { .. } => {
+                Some("ESM_CONFIG_NOT_VALID")
+            }
+            Self::ConsumerCancelled { .. }
+            | Self::HeldTooLong { .. }
+            | Self::ConnectionBlocked { .. }
+            | Self::ClosedByBroker { .. }
+            | Self::HeartbeatLost { .. }
+            | Self::Unreachable { .. }
+            | Self::Tls { .. }
+            | Self::ConnectionLost { .. }
+            | Self::Protocol { .. } => None,
+        }
+    }
+}

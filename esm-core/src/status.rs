@@ -1,0 +1,130 @@
+//! What a mapping says of itself: the members that AWS's API has for it.
+
+use std::borrow::Cow;
+
+use tokio::sync::watch;
+
+use crate::source::SourceError;
+
+const USER_INITIATED: &str = "USER_INITIATED";
+const OK: &str = "OK";
+
+/// `State`, of those that AWS documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not yet connected for the first time.
+    Creating,
+    /// Running, or retrying.
+    Enabled,
+    /// Not running.
+    Disabled,
+}
+
+impl State {
+    /// As AWS spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "Creating",
+            Self::Enabled => "Enabled",
+            Self::Disabled => "Disabled",
+        }
+    }
+}
+
+/// What a mapping does now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// `State`.
+    pub state: State,
+    /// `StateTransitionReason`: `USER_INITIATED`, or a documented code and a sentence.
+    pub state_transition_reason: Cow<'static, str>,
+    /// `LastProcessingResult`: `No records processed`, `OK`, or `PROBLEM: ` and a sentence.
+    pub last_processing_result: Cow<'static, str>,
+    /// Whether a session with the broker is open.
+    pub connected: bool,
+}
+
+impl Status {
+    /// A mapping that nobody has started.
+    pub fn new(state: State) -> Self {
+        Self {
+            state,
+            state_transition_reason: USER_INITIATED.into(),
+            last_processing_result: "No records processed".into(),
+            connected: false,
+        }
+    }
+}
+
+/// The writing end of a mapping's status. Clones write the same status.
+#[derive(Clone, Debug)]
+pub struct StatusWriter(watch::Sender<Status>);
+
+impl StatusWriter {
+    pub(crate) fn new(state: State) -> Self {
+        Self(watch::Sender::new(Status::new(state)))
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Status> {
+        self.0.subscribe()
+    }
+
+    /// A session is open: whatever was wrong with the source is not any more.
+    pub(crate) fn connected(&self) {
+        self.0.send_modify(|status| {
+            status.connected = true;
+            status.state = State::Enabled;
+            status.state_transition_reason = USER_INITIATED.into();
+            if status.last_processing_result.starts_with("PROBLEM") {
+                status.last_processing_result = OK.into();
+            }
+        });
+    }
+
+    /// There is no session, or it is in trouble, for this reason.
+    pub(crate) fn source_problem(&self, error: &SourceError, connected: bool) {
+        self.0.send_modify(|status| {
+            status.connected = connected;
+            status.state_transition_reason = match error.code() {
+                Some(code) => format!("{code}: {error}").into(),
+                None => USER_INITIATED.into(),
+            };
+            status.last_processing_result = format!("PROBLEM: {error}").into();
+        });
+    }
+
+    /// The function cannot be used as it is configured.
+    pub(crate) fn function_not_usable(&self, reason: &str) {
+        self.0.send_modify(|status| {
+            status.state_transition_reason = format!("FUNCTION_CONFIG_NOT_VALID: {reason}").into();
+            status.last_processing_result = format!("PROBLEM: {reason}").into();
+        });
+    }
+
+    /// Something is wrong that is neither the source's fault nor the function's configuration.
+    pub(crate) fn problem(&self, words: &str) {
+        self.0.send_modify(|status| status.last_processing_result = format!("PROBLEM: {words}").into());
+    }
+
+    /// A batch was processed.
+    pub(crate) fn processed(&self) {
+        self.0.send_if_modified(|status| {
+            let healed = replace(&mut status.last_processing_result, Cow::Borrowed(OK));
+            replace(&mut status.state_transition_reason, Cow::Borrowed(USER_INITIATED)) || healed
+        });
+    }
+
+    /// Nobody is connected any more, and that is as it should be.
+    pub(crate) fn disabled(&self) {
+        self.0.send_modify(|status| {
+            status.connected = false;
+            status.state = State::Disabled;
+        });
+    }
+}
+
+fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
+    let changed = *old != new;
+    *old = new;
+    changed
+}

@@ -1,0 +1,66 @@
+//! What tests of this and other crates share: an in-memory source, a scripted function, and the
+//! contract suite that every source passes.
+
+mod function;
+mod memory;
+mod source_suite;
+
+use bytes::{BufMut, BytesMut};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+pub use function::{Invocation, ScriptedFunction};
+pub use memory::MemoryQueue;
+pub use source_suite::{
+    QueueUnderTest, dead_lettered_deliveries_never_come_again, deliveries_keep_the_queues_order,
+    drained_deliveries_come_again_in_order, no_more_than_the_prefetch_is_lent, settled_deliveries_never_come_again,
+    unsettled_deliveries_come_again_after_a_loss,
+};
+
+use crate::{
+    event::Record,
+    mapping::{BatchSize, BatchingWindow, DeadLetter, Mapping, MaximumConcurrency},
+    source::{Delivery, Receipt},
+};
+
+/// A mapping with every default.
+pub fn mapping() -> Mapping {
+    Mapping {
+        uuid: Uuid::from_u128(1),
+        function: "function".into(),
+        event_source: "broker".into(),
+        queue: "queue".into(),
+        batch_size: BatchSize::default(),
+        window: BatchingWindow::default(),
+        maximum_concurrency: MaximumConcurrency::ONE,
+        dead_letter: DeadLetter::Park,
+    }
+}
+
+/// A record `{"id":…,"redelivered":…,"padding":…}` after its comma.
+pub fn record(id: &str, redelivered: bool, padding: usize) -> Record {
+    let mut json = BytesMut::new();
+    json.put_slice(br#",{"id":""#);
+    let id_at = json.len();
+    json.put_slice(id.as_bytes());
+    json.put_slice(br#"","redelivered":"#);
+    let flag_at = json.len();
+    json.put_slice(crate::event::REDELIVERED[usize::from(redelivered)]);
+    json.put_slice(br#","padding":""#);
+    json.put_bytes(b'.', padding);
+    json.put_slice(br#""}"#);
+    Record::new(json.freeze(), flag_at, id_at..id_at + id.len())
+}
+
+/// A delivery, received now, whose record has exactly `size` bytes.
+pub fn delivery(receipt: u64, size: usize) -> Delivery {
+    let id = receipt.to_string();
+    let padding = size - record(&id, false, 0).size();
+    Delivery {
+        record: record(&id, false, padding),
+        receipt: Receipt(receipt),
+        received_at: Instant::now(),
+        expires_at: None,
+        sent_at: None,
+    }
+}
