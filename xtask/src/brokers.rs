@@ -66,18 +66,13 @@ impl Place {
             Some(dir) => dir.clone(),
             None => workspace::target_dir()?.join("brokers/rabbitmq"),
         };
-        std::path::absolute(&folder)
-            .with_context(|| format!("cannot use the folder {}", folder.display()))
+        std::path::absolute(&folder).with_context(|| format!("cannot use the folder {}", folder.display()))
     }
 }
 
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
-        Command::Up {
-            place,
-            conf,
-            parent_pid,
-        } => up(&place.folder()?, &Settings { conf, parent_pid }),
+        Command::Up { place, conf, parent_pid } => up(&place.folder()?, &Settings { conf, parent_pid }),
         Command::Env(place) => print_environment(&Node::open(&place.folder()?)?),
         Command::Start(place) => start(&place.folder()?),
         Command::Stop(place) => Node::open(&place.folder()?)?.stop(),

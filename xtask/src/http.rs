@@ -20,24 +20,15 @@ pub(crate) struct Response {
 pub(crate) fn get(port: u16, path: &str, login: Option<&str>) -> Result<Response> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let authorization = login
-        .map(|login| format!("Authorization: Basic {login}\r\n"))
-        .unwrap_or_default();
-    write!(
-        stream,
-        "GET {path} HTTP/1.0\r\nHost: localhost\r\n{authorization}\r\n"
-    )?;
+    let authorization = login.map(|login| format!("Authorization: Basic {login}\r\n")).unwrap_or_default();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n{authorization}\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    parse(&String::from_utf8_lossy(&answer))
-        .with_context(|| format!("no HTTP answer from port {port}"))
+    parse(&String::from_utf8_lossy(&answer)).with_context(|| format!("no HTTP answer from port {port}"))
 }
 
 fn parse(answer: &str) -> Option<Response> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split_whitespace().nth(1)?.parse().ok()?;
-    Some(Response {
-        status,
-        body: body.to_owned(),
-    })
+    Some(Response { status, body: body.to_owned() })
 }

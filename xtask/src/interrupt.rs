@@ -64,10 +64,6 @@ impl Signals {
             flag::register_conditional_default(signal, Arc::clone(&may_die))?;
             flag::register(signal, Arc::clone(&asked))?;
         }
-        Ok(Self {
-            asked,
-            may_die,
-            holders: AtomicUsize::new(0),
-        })
+        Ok(Self { asked, may_die, holders: AtomicUsize::new(0) })
     }
 }

@@ -5,10 +5,12 @@
 //! beyond that, `packages` installs.
 
 mod brokers;
+mod check;
 mod http;
 mod interrupt;
 mod packages;
 mod process;
+mod test;
 mod wait;
 mod workspace;
 
@@ -29,11 +31,17 @@ enum Task {
     /// Start and end private brokers on loopback
     #[command(subcommand)]
     Brokers(brokers::Command),
+    /// Run every test, also those that need a broker; installs and starts what they need
+    Test(test::Arguments),
+    /// Format, lints, feature combinations, crate arrows, documentation
+    Check,
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Brokers(command) => brokers::run(command),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Check => check::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -32,35 +32,19 @@ enum Sign {
 
 /// To build and test the workspace: the system's TLS library.
 pub(crate) const BUILD: [Need; 2] = [
-    Need {
-        package: "pkg-config",
-        sign: Sign::Program("pkg-config"),
-    },
-    Need {
-        package: "libssl-dev",
-        sign: Sign::Library("openssl"),
-    },
+    Need { package: "pkg-config", sign: Sign::Program("pkg-config") },
+    Need { package: "libssl-dev", sign: Sign::Library("openssl") },
 ];
 
 /// To run private RabbitMQ nodes; `openssl` makes their certificates.
 pub(crate) const RABBITMQ: [Need; 2] = [
-    Need {
-        package: "openssl",
-        sign: Sign::Program("openssl"),
-    },
-    Need {
-        package: "rabbitmq-server",
-        sign: Sign::File("/usr/lib/rabbitmq/bin/rabbitmq-server"),
-    },
+    Need { package: "openssl", sign: Sign::Program("openssl") },
+    Need { package: "rabbitmq-server", sign: Sign::File("/usr/lib/rabbitmq/bin/rabbitmq-server") },
 ];
 
 /// Makes sure that all of this is there.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
-    let missing: Vec<Need> = needs
-        .iter()
-        .copied()
-        .filter(|need| !is_there(need.sign))
-        .collect();
+    let missing: Vec<Need> = needs.iter().copied().filter(|need| !is_there(need.sign)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -76,27 +60,21 @@ fn is_there(sign: Sign) -> bool {
     match sign {
         Sign::Program(name) => is_on_path(name),
         Sign::File(path) => Path::new(path).exists(),
-        Sign::Library(name) => {
-            process::succeeds(Command::new("pkg-config").args(["--exists", name]))
-        }
+        Sign::Library(name) => process::succeeds(Command::new("pkg-config").args(["--exists", name])),
     }
 }
 
 fn is_on_path(program: &str) -> bool {
-    env::var_os("PATH")
-        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
 fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if !is_on_path("apt-get") {
-        bail!(
-            "missing: {list} (Debian's names); there is no apt-get here: please install them by hand"
-        );
+        bail!("missing: {list} (Debian's names); there is no apt-get here: please install them by hand");
     }
-    let administrator = Administrator::new().with_context(|| {
-        format!("missing packages; please ask an administrator for: apt-get install {list}")
-    })?;
+    let administrator = Administrator::new()
+        .with_context(|| format!("missing packages; please ask an administrator for: apt-get install {list}"))?;
     eprintln!("installing with apt-get: {list}");
     let interrupt = Interrupt::hold()?;
     let _no_services = administrator.forbid_services()?;
@@ -139,13 +117,7 @@ impl Administrator {
     fn install(&self, packages: &[&str]) -> Command {
         // Through `env`, since sudo clears the environment.
         let mut command = self.command("env");
-        command.args([
-            "DEBIAN_FRONTEND=noninteractive",
-            "apt-get",
-            "install",
-            "--yes",
-            "--quiet",
-        ]);
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--quiet"]);
         command.args(["--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]);
         command.args(packages);
         command
@@ -159,10 +131,7 @@ impl Administrator {
             let write = format!("printf '#!/bin/sh\\nexit 101\\n' >{POLICY} && chmod 755 {POLICY}");
             process::output(self.command("sh").args(["-c", &write]))?;
         }
-        Ok(ServicePolicy {
-            administrator: self,
-            ours,
-        })
+        Ok(ServicePolicy { administrator: self, ours })
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
+use crate::interrupt::Interrupt;
 use crate::wait;
 
 /// How long a process may take to end after it was asked to.
@@ -26,10 +27,7 @@ impl Process {
     pub(crate) fn find(pid: u32) -> Option<Self> {
         let pid = i32::try_from(pid).ok()?;
         let stat = Stat::read(pid)?;
-        (!stat.is_dead()).then_some(Self {
-            pid,
-            started: stat.started,
-        })
+        (!stat.is_dead()).then_some(Self { pid, started: stat.started })
     }
 
     /// This process.
@@ -102,10 +100,7 @@ impl Stat {
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
-        Some(Self {
-            state: (*fields.first()?).to_owned(),
-            started: fields.get(19)?.parse().ok()?,
-        })
+        Some(Self { state: (*fields.first()?).to_owned(), started: fields.get(19)?.parse().ok()? })
     }
 
     /// A zombie has ended; whether its parent has noticed does not matter here.
@@ -116,61 +111,53 @@ impl Stat {
 
 /// Starts a process that outlives this one and that Ctrl-C on this terminal does not reach.
 pub(crate) fn spawn_detached(command: &mut Command) -> Result<Process> {
-    let child = command
-        .process_group(0)
-        .stdin(Stdio::null())
-        .spawn()
-        .with_context(|| cannot_start(command))?;
+    let child = command.process_group(0).stdin(Stdio::null()).spawn().with_context(|| cannot_start(command))?;
     Process::find(child.id()).with_context(|| format!("`{}` ended at once", program(command)))
+}
+
+/// Runs a command in a process group of its own, and ends the whole group when somebody wants us to end.
+pub(crate) fn run_in_group(command: &mut Command, interrupt: &Interrupt) -> Result<ExitStatus> {
+    let mut child = command.process_group(0).spawn().with_context(|| cannot_start(command))?;
+    let group = Pid::from_child(&child);
+    let what = format!("`{}`", program(command));
+    let mut ended = None;
+    wait::until(&what, Duration::MAX, || {
+        ended = child.try_wait()?;
+        if ended.is_none() && interrupt.asked() {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+            ended = Some(child.wait()?);
+        }
+        Ok(ended.is_some())
+    })?;
+    interrupt.check()?;
+    ended.context("the command has not ended")
 }
 
 /// Runs a command with our standard streams and expects success.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| cannot_start(command))?;
-    ensure!(
-        status.success(),
-        "`{}` failed ({status})",
-        describe(command)
-    );
+    ensure!(status.success(), "`{}` failed ({status})", describe(command));
     Ok(())
 }
 
 /// Runs a command and hands back what it printed; what it said on standard error is part of the failure.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| cannot_start(command))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| cannot_start(command))?;
     let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "`{}` failed ({}): {}",
-        describe(command),
-        output.status,
-        complaint.trim()
-    );
+    ensure!(output.status.success(), "`{}` failed ({}): {}", describe(command), output.status, complaint.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Whether a command ends with success; what it prints is of no interest.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
-    let quiet = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }
 
 /// The command line, as a person would type it.
 pub(crate) fn describe(command: &Command) -> String {
-    let arguments = command
-        .get_args()
-        .map(|argument| argument.to_string_lossy().into_owned());
-    [program(command)]
-        .into_iter()
-        .chain(arguments)
-        .collect::<Vec<_>>()
-        .join(" ")
+    let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+    [program(command)].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 fn program(command: &Command) -> String {
@@ -179,4 +166,28 @@ fn program(command: &Command) -> String {
 
 fn cannot_start(command: &Command) -> String {
     format!("cannot start `{}`", program(command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_blanks_and_parentheses_moves_no_field() {
+        let fields = "1 8455 5703 0 -1 4194304 35937 524 6 1 459 214 0 0 20 0 20 0 120188 23";
+        let stat = Stat::parse(&format!("8455 (a) b (c)) S {fields}")).unwrap();
+
+        assert_eq!(stat.started, 120_188);
+        assert!(!stat.is_dead());
+    }
+
+    #[test]
+    fn a_child_that_nobody_waited_for_counts_as_ended() {
+        let mut child = Command::new("true").spawn().unwrap();
+        let process = Process::find(child.id());
+        wait::until("`true` to end", GRACE, || Ok(!process.is_some_and(Process::is_alive))).unwrap();
+
+        assert_eq!(Process::find(child.id()), None);
+        child.wait().unwrap();
+    }
 }

@@ -9,11 +9,7 @@ use anyhow::{Result, bail};
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks until `ready` says true, fails, or `limit` has passed. `what` completes "waited 5 s for …".
-pub(crate) fn until(
-    what: &str,
-    limit: Duration,
-    mut ready: impl FnMut() -> Result<bool>,
-) -> Result<()> {
+pub(crate) fn until(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = now();
     while !ready()? {
         if start.elapsed() >= limit {

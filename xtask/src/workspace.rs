@@ -17,10 +17,7 @@ pub(crate) fn metadata() -> Result<Metadata> {
 
 /// One crate of the workspace.
 pub(crate) fn package<'m>(metadata: &'m Metadata, name: &str) -> Result<&'m Package> {
-    let found = metadata
-        .packages
-        .iter()
-        .find(|package| package.name.as_str() == name);
+    let found = metadata.packages.iter().find(|package| package.name.as_str() == name);
     found.with_context(|| format!("the workspace has no crate `{name}`"))
 }
 

@@ -58,32 +58,8 @@ impl Certificates {
 
 fn issue(folder: &Path, name: &str, subject: &str, kind: &str, signed: &[&str]) -> Result<()> {
     let mut command = Command::new("openssl");
-    command.current_dir(folder).args([
-        "req",
-        "-x509",
-        "-config",
-        "openssl.cnf",
-        "-days",
-        "365",
-        "-nodes",
-    ]);
-    command.args([
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-subj",
-        subject,
-        "-extensions",
-        kind,
-    ]);
-    command
-        .args([
-            "-keyout",
-            &format!("{name}.key"),
-            "-out",
-            &format!("{name}.pem"),
-        ])
-        .args(signed);
+    command.current_dir(folder).args(["req", "-x509", "-config", "openssl.cnf", "-days", "365", "-nodes"]);
+    command.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-subj", subject, "-extensions", kind]);
+    command.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")]).args(signed);
     process::output(&mut command).map(drop)
 }

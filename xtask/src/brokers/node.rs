@@ -91,21 +91,15 @@ impl Node {
         let text = match fs::read_to_string(folder.join("node.json")) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                bail!(
-                    "there is no node in {}; `brokers up` makes one",
-                    folder.display()
-                )
+                bail!("there is no node in {}; `brokers up` makes one", folder.display())
             }
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot read {}", folder.display()));
             }
         };
-        let state = serde_json::from_str(&text)
-            .with_context(|| format!("node.json in {} is damaged", folder.display()))?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            state,
-        })
+        let state =
+            serde_json::from_str(&text).with_context(|| format!("node.json in {} is damaged", folder.display()))?;
+        Ok(Self { folder: folder.to_owned(), state })
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -114,11 +108,7 @@ impl Node {
 
     /// Starts the node on whatever data it has, and waits until it speaks AMQP and its management answers.
     pub(crate) fn start(&mut self) -> Result<()> {
-        ensure!(
-            !self.is_running(),
-            "the node in {} is running already",
-            self.folder.display()
-        );
+        ensure!(!self.is_running(), "the node in {} is running already", self.folder.display());
         if !self.state.epmd.is_some_and(Process::is_alive) {
             self.state.epmd = Some(self.spawn_epmd()?);
         }
@@ -139,51 +129,28 @@ impl Node {
 
     /// Ends everything that belongs to the node and removes its folder.
     pub(crate) fn down(self) -> Result<()> {
-        let State {
-            broker,
-            epmd,
-            watcher,
-            ..
-        } = self.state;
+        let State { broker, epmd, watcher, .. } = self.state;
         for process in [broker, epmd, watcher].into_iter().flatten() {
             // The watcher itself may be the one who does this.
             if process != Process::current()? {
                 process.kill()?;
             }
         }
-        fs::remove_dir_all(&self.folder)
-            .with_context(|| format!("cannot remove {}", self.folder.display()))
+        fs::remove_dir_all(&self.folder).with_context(|| format!("cannot remove {}", self.folder.display()))
     }
 
     /// What tests read to find the node.
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
-        let Ports {
-            amqp,
-            amqps,
-            management,
-            ..
-        } = self.state.ports;
+        let Ports { amqp, amqps, management, .. } = self.state.ports;
         let certificates = Certificates::at(&self.folder.join("tls"));
         let path = |path: &Path| path.display().to_string();
         vec![
             ("ESM_TEST_RABBITMQ_URL", format!("amqp://127.0.0.1:{amqp}")),
-            (
-                "ESM_TEST_RABBITMQ_TLS_URL",
-                format!("amqps://localhost:{amqps}"),
-            ),
-            (
-                "ESM_TEST_RABBITMQ_MANAGEMENT_URL",
-                format!("http://127.0.0.1:{management}"),
-            ),
+            ("ESM_TEST_RABBITMQ_TLS_URL", format!("amqps://localhost:{amqps}")),
+            ("ESM_TEST_RABBITMQ_MANAGEMENT_URL", format!("http://127.0.0.1:{management}")),
             ("ESM_TEST_RABBITMQ_CA_FILE", path(&certificates.ca)),
-            (
-                "ESM_TEST_RABBITMQ_CLIENT_CERT_FILE",
-                path(&certificates.client),
-            ),
-            (
-                "ESM_TEST_RABBITMQ_CLIENT_KEY_FILE",
-                path(&certificates.client_key),
-            ),
+            ("ESM_TEST_RABBITMQ_CLIENT_CERT_FILE", path(&certificates.client)),
+            ("ESM_TEST_RABBITMQ_CLIENT_KEY_FILE", path(&certificates.client_key)),
             ("ESM_TEST_RABBITMQ_DIR", path(&self.folder)),
         ]
     }
@@ -199,26 +166,12 @@ impl Node {
         ensure_unused(folder)?;
         for name in ["home", "mnesia", "log"] {
             let folder = folder.join(name);
-            fs::create_dir_all(&folder)
-                .with_context(|| format!("cannot create {}", folder.display()))?;
+            fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
         let [amqp, amqps, management, distribution, epmd] = ports::free()?;
-        let ports = Ports {
-            amqp,
-            amqps,
-            management,
-            distribution,
-            epmd,
-        };
-        let mut node = Self {
-            folder: folder.to_owned(),
-            state: State {
-                ports,
-                broker: None,
-                epmd: None,
-                watcher: None,
-            },
-        };
+        let ports = Ports { amqp, amqps, management, distribution, epmd };
+        let mut node =
+            Self { folder: folder.to_owned(), state: State { ports, broker: None, epmd: None, watcher: None } };
         // From here on the folder is known as ours, and the watcher can end what comes next.
         node.save()?;
         if let Some(pid) = settings.parent_pid {
@@ -235,36 +188,17 @@ impl Node {
         fs::write(&cookie, "private-test-node")?;
         fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
         Certificates::create(&self.folder.join("tls"))?;
-        fs::write(
-            self.folder.join("rabbitmq.conf"),
-            self.configuration(further),
-        )?;
-        fs::write(
-            self.folder.join("enabled_plugins"),
-            "[rabbitmq_management].\n",
-        )?;
+        fs::write(self.folder.join("rabbitmq.conf"), self.configuration(further))?;
+        fs::write(self.folder.join("enabled_plugins"), "[rabbitmq_management].\n")?;
         // The consumer time-out is looked at in every tick, by default once a minute. This one has no name in
         // rabbitmq.conf.
-        fs::write(
-            self.folder.join("advanced.config"),
-            "[{rabbit, [{channel_tick_interval, 1000}]}].\n",
-        )?;
+        fs::write(self.folder.join("advanced.config"), "[{rabbit, [{channel_tick_interval, 1000}]}].\n")?;
         Ok(())
     }
 
     fn configuration(&self, further: &[String]) -> String {
-        let Ports {
-            amqp,
-            amqps,
-            management,
-            ..
-        } = self.state.ports;
-        let Certificates {
-            ca,
-            server,
-            server_key,
-            ..
-        } = Certificates::at(&self.folder.join("tls"));
+        let Ports { amqp, amqps, management, .. } = self.state.ports;
+        let Certificates { ca, server, server_key, .. } = Certificates::at(&self.folder.join("tls"));
         let own = [
             format!("listeners.tcp.1 = 127.0.0.1:{amqp}"),
             format!("listeners.ssl.1 = 127.0.0.1:{amqps}"),
@@ -285,35 +219,21 @@ impl Node {
     fn spawn_epmd(&self) -> Result<Process> {
         let port = self.state.ports.epmd;
         let mut command = Command::new("epmd");
-        command.args([
-            "-port",
-            &port.to_string(),
-            "-address",
-            "127.0.0.1",
-            "-relaxed_command_check",
-        ]);
+        command.args(["-port", &port.to_string(), "-address", "127.0.0.1", "-relaxed_command_check"]);
         let log = self.log_file("epmd.log")?;
         let epmd = process::spawn_detached(command.stdout(log.try_clone()?).stderr(log))?;
         wait::until("epmd to answer", START_LIMIT, || {
-            ensure!(
-                epmd.is_alive(),
-                "epmd ended; somebody may have taken port {port}"
-            );
+            ensure!(epmd.is_alive(), "epmd ended; somebody may have taken port {port}");
             Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())
         })?;
         Ok(epmd)
     }
 
     fn spawn_broker(&self) -> Result<Process> {
-        let Ports {
-            distribution, epmd, ..
-        } = self.state.ports;
+        let Ports { distribution, epmd, .. } = self.state.ports;
         let log = self.log_file("rabbitmq.log")?;
         let mut command = Command::new(SERVER);
-        command
-            .env_clear()
-            .env("PATH", env::var_os("PATH").unwrap_or_default())
-            .env("LANG", "C.UTF-8");
+        command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("LANG", "C.UTF-8");
         for (name, path) in [
             ("HOME", "home"),
             ("RABBITMQ_CONFIG_FILE", "rabbitmq.conf"),
@@ -340,38 +260,18 @@ impl Node {
 
     fn spawn_watcher(&self, pid: u32) -> Result<Process> {
         let mut command = Command::new(env::current_exe()?);
-        command
-            .args([
-                "brokers",
-                "watch",
-                "--parent-pid",
-                &pid.to_string(),
-                "--dir",
-            ])
-            .arg(&self.folder);
+        command.args(["brokers", "watch", "--parent-pid", &pid.to_string(), "--dir"]).arg(&self.folder);
         let log = self.log_file("watcher.log")?;
-        process::spawn_detached(
-            command
-                .current_dir("/")
-                .stdout(log.try_clone()?)
-                .stderr(log),
-        )
+        process::spawn_detached(command.current_dir("/").stdout(log.try_clone()?).stderr(log))
     }
 
     fn is_ready(&self) -> Result<bool> {
         if !self.is_running() {
-            bail!(
-                "the node in {} ended while it started:\n{}",
-                self.folder.display(),
-                self.complaint()
-            );
+            bail!("the node in {} ended while it started:\n{}", self.folder.display(), self.complaint());
         }
-        let Ports {
-            amqp, management, ..
-        } = self.state.ports;
+        let Ports { amqp, management, .. } = self.state.ports;
         Ok(speaks_amqp(amqp)
-            && http::get(management, "/api/overview", Some(GUEST))
-                .is_ok_and(|page| page.status == 200))
+            && http::get(management, "/api/overview", Some(GUEST)).is_ok_and(|page| page.status == 200))
     }
 
     fn log_file(&self, name: &str) -> Result<File> {
@@ -389,11 +289,7 @@ impl Node {
     fn complaint(&self) -> String {
         const LINES: usize = 15;
         let log = self.log();
-        let errors: Vec<&str> = log
-            .lines()
-            .filter(|line| line.contains("[error]"))
-            .take(LINES)
-            .collect();
+        let errors: Vec<&str> = log.lines().filter(|line| line.contains("[error]")).take(LINES).collect();
         if !errors.is_empty() {
             return errors.join("\n");
         }
@@ -417,11 +313,7 @@ fn ensure_unused(folder: &Path) -> Result<()> {
         folder.display()
     );
     let is_empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
-    ensure!(
-        is_empty,
-        "{} is not empty: a node needs a folder of its own",
-        folder.display()
-    );
+    ensure!(is_empty, "{} is not empty: a node needs a folder of its own", folder.display());
     Ok(())
 }
 
