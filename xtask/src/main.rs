@@ -6,6 +6,7 @@
 
 mod brokers;
 mod check;
+mod dist;
 mod http;
 mod interrupt;
 mod packages;
@@ -35,6 +36,8 @@ enum Task {
     Test(test::Arguments),
     /// Format, lints, feature combinations, crate arrows, documentation
     Check,
+    /// A release for chosen adapters and invokers, as a reproducible archive
+    Dist(dist::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Task::Brokers(command) => brokers::run(command),
         Task::Test(arguments) => test::run(&arguments),
         Task::Check => check::run(),
+        Task::Dist(arguments) => dist::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
