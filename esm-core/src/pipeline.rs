@@ -397,18 +397,20 @@ impl Lease {
 
     /// Waits out a delay, unless the batch has to go back before its end.
     async fn wait(&self, part: &mut Batch, delay: Duration) -> Option<Decided> {
-        if self.would_be_held_too_long(part, delay) {
-            warn!(
-                records = part.len(),
-                "the batch was held for long and goes back to the broker, to be delivered again"
-            );
-            return Some(self.hand_back(&part.receipts()).await);
-        }
+        let too_long = self.would_be_held_too_long(part, delay);
         tokio::select! {
             biased;
             () = self.over.cancelled() => return Some(Decided::Over),
             () = self.drain.cancelled() => return Some(self.hand_back(&part.receipts()).await),
             () = sleep(delay) => {}
+        }
+        if too_long {
+            // Only now, so that a batch which comes again at once does not make a hot loop.
+            warn!(
+                records = part.len(),
+                "the batch was held for long and goes back to the broker, to be delivered again"
+            );
+            return Some(self.hand_back(&part.receipts()).await);
         }
         let expired = part.take_expired(Instant::now());
         if !expired.is_empty() {

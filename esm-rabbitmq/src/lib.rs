@@ -1,1 +1,26 @@
-//! esm-rabbitmq
+//! The RabbitMQ adapter: reads queues over AMQP 0-9-1 and settles what it lent.
+//!
+//! Reading order: [`settings`] (what it is told), `connections` (shared connections, failover, TLS),
+//! [`source`] (a session on one queue), `reader` (deliveries come in), `record` (a message becomes
+//! its JSON record), `ledger` and `consumer` (what was lent is settled), `errors` (the broker's
+//! words become causes).
+//!
+//! It is passive: it never declares, changes or deletes anything on a broker.
+
+mod connections;
+mod consumer;
+mod errors;
+mod ledger;
+mod reader;
+mod record;
+pub mod settings;
+pub mod source;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod tls;
+
+pub use connections::Connections;
+pub use record::{HeaderBytes, RecordEncoder};
+pub use settings::{Endpoint, Settings};
+pub use source::RabbitSource;
+pub use tls::{TlsError, TlsFiles};

@@ -1,0 +1,261 @@
+//! Connections of one broker, shared by mappings: one per virtual host and login, a channel for
+//! each mapping, and a further connection when the broker allows no more channels on the first.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::Shutdown,
+    os::fd::AsFd,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use async_compat::Compat;
+use esm_core::source::SourceError;
+use futures_util::StreamExt;
+use lapin::{
+    AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind, Event,
+    uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo},
+};
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info};
+
+use crate::{
+    errors::Place,
+    settings::Endpoint,
+    tls::{TlsError, TlsFiles, TlsMaterial},
+};
+
+/// How long a broker may take to answer a TCP connection.
+const DIAL: Duration = Duration::from_secs(10);
+/// How long a broker may take for TLS, and again for the AMQP handshake. RabbitMQ answers a wrong
+/// login after a second or so.
+const HANDSHAKE: Duration = Duration::from_secs(20);
+
+/// The connections of one broker.
+pub struct Connections {
+    broker: String,
+    endpoints: Vec<Endpoint>,
+    tls: TlsMaterial,
+    connection_name: String,
+    pools: Mutex<HashMap<Login, Arc<Pool>>>,
+}
+
+/// What connections are shared by.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Login {
+    pub(crate) virtual_host: String,
+    pub(crate) username: String,
+    pub(crate) password: String,
+}
+
+type Pool = tokio::sync::Mutex<PoolState>;
+
+#[derive(Default)]
+struct PoolState {
+    open: Vec<Weak<SharedConnection>>,
+    /// The last attempt, if it failed: who waited for it fails with it.
+    failed: Option<(Instant, SourceError)>,
+    /// Where the next attempt begins.
+    endpoint: usize,
+}
+
+/// A connection that several mappings have channels on.
+pub(crate) struct SharedConnection {
+    connection: Connection,
+    pub(crate) place: Place,
+    pub(crate) trouble: watch::Receiver<Option<SourceError>>,
+    _watcher: AbortOnDropHandle<()>,
+}
+
+impl Connections {
+    /// Of the broker with this name in the configuration, at these endpoints, the first one first.
+    pub fn new(broker: String, endpoints: Vec<Endpoint>, tls: Option<&TlsFiles>) -> Result<Arc<Self>, TlsError> {
+        let tls = tls.map(TlsMaterial::read).transpose()?.unwrap_or_default();
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let connection_name = format!("esm on {}", host.trim());
+        Ok(Arc::new(Self { broker, endpoints, tls, connection_name, pools: Mutex::default() }))
+    }
+
+    /// A channel of one's own on a connection that may be shared. Dropping the future half-way
+    /// leaves the connection to the others.
+    pub(crate) async fn channel(&self, login: &Login) -> Result<(Arc<SharedConnection>, Channel), SourceError> {
+        let asked_at = Instant::now();
+        let pool = self.pool(login);
+        let mut state = pool.lock().await;
+        if let Some((failed_at, error)) = &state.failed
+            && *failed_at >= asked_at
+        {
+            return Err(error.clone());
+        }
+        state
+            .open
+            .retain(|connection| connection.upgrade().is_some_and(|shared| shared.connection.status().connected()));
+        for shared in state.open.iter().filter_map(Weak::upgrade) {
+            match shared.connection.create_channel().await {
+                Ok(channel) => return Ok((shared, channel)),
+                Err(error) if matches!(error.kind(), ErrorKind::ChannelsLimitReached) => {
+                    debug!(broker = shared.place.broker, "the connection has no channel left; opening another");
+                }
+                Err(error) => return Err(shared.place.explain(&error)),
+            }
+        }
+        let opened = self.open(login, &mut state).await;
+        state.failed = opened.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        let shared = opened?;
+        state.open.push(Arc::downgrade(&shared));
+        drop(state);
+        match shared.connection.create_channel().await {
+            Ok(channel) => Ok((shared, channel)),
+            Err(error) => Err(shared.place.explain(&error)),
+        }
+    }
+
+    /// Closes the connection in good order if nobody else uses it.
+    pub(crate) async fn release(&self, shared: &Arc<SharedConnection>, patience: Duration) {
+        if Arc::strong_count(shared) > 1 || !shared.connection.status().connected() {
+            return;
+        }
+        match timeout(patience, shared.connection.close(200, "OK".into())).await {
+            Ok(Ok(())) => info!(broker = shared.place.broker, "closed the connection"),
+            Ok(Err(error)) => debug!(%error, "the connection was not closed in good order"),
+            Err(_) => debug!("the broker did not confirm the end of the connection in time"),
+        }
+    }
+
+    fn pool(&self, login: &Login) -> Arc<Pool> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.entry(login.clone()).or_default().clone()
+    }
+
+    /// Tries each endpoint once. A refusal that every node of a broker would repeat ends the round.
+    async fn open(&self, login: &Login, state: &mut PoolState) -> Result<Arc<SharedConnection>, SourceError> {
+        let mut failures = Vec::new();
+        for _ in &self.endpoints {
+            let endpoint = &self.endpoints[state.endpoint % self.endpoints.len()];
+            match self.dial(endpoint, login).await {
+                Ok(shared) => return Ok(shared),
+                Err(error) if concerns_the_endpoint(&error) => {
+                    state.endpoint += 1;
+                    failures.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match <[SourceError; 1]>::try_from(failures) {
+            Ok([error]) => Err(error),
+            Err(errors) => {
+                let words = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                Err(SourceError::Unreachable { broker: self.broker.clone(), words })
+            }
+        }
+    }
+
+    async fn dial(&self, endpoint: &Endpoint, login: &Login) -> Result<Arc<SharedConnection>, SourceError> {
+        let broker = format!("{} at {endpoint}", self.broker);
+        let place = Place { broker: broker.clone(), virtual_host: login.virtual_host.clone(), queue: String::new() };
+        let unreachable = |words: String| SourceError::Unreachable { broker: broker.clone(), words };
+
+        let dialled = timeout(DIAL, TcpStream::connect((endpoint.host.as_str(), endpoint.port))).await;
+        let stream = dialled
+            .map_err(|_| unreachable(format!("no answer within {} s", DIAL.as_secs())))?
+            .map_err(|cause| unreachable(cause.to_string()))?;
+        let last_resort = shutdown_handle(&stream).map_err(|cause| unreachable(cause.to_string()))?;
+        let stream = AsyncTcpStream::Plain(Compat::new(stream));
+        let stream = if endpoint.tls { self.start_tls(stream, endpoint, &broker).await? } else { stream };
+
+        match timeout(HANDSHAKE, self.handshake(stream, endpoint, login)).await {
+            Ok(Ok(connection)) => {
+                info!(broker, virtual_host = login.virtual_host, "connected");
+                let (trouble, watcher) = watch_trouble(&connection, &place);
+                Ok(Arc::new(SharedConnection { connection, place, trouble, _watcher: watcher }))
+            }
+            Ok(Err(error)) => Err(place.explain(&error)),
+            Err(_) => {
+                // The client's thread reads this socket until it ends.
+                let _ = last_resort.shutdown(Shutdown::Both);
+                Err(unreachable(format!("it did not finish the AMQP handshake within {} s", HANDSHAKE.as_secs())))
+            }
+        }
+    }
+
+    async fn start_tls(&self, stream: Stream, endpoint: &Endpoint, broker: &str) -> Result<Stream, SourceError> {
+        let failed = |words: String| SourceError::Tls { broker: broker.to_owned(), words };
+        match timeout(HANDSHAKE, stream.into_native_tls(self.tls.connector(), &endpoint.host)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(cause)) => Err(failed(cause.to_string())),
+            Err(_) => Err(failed(format!("no answer within {} s", HANDSHAKE.as_secs()))),
+        }
+    }
+
+    async fn handshake(&self, stream: Stream, endpoint: &Endpoint, login: &Login) -> lapin::Result<Connection> {
+        let uri = AMQPUri {
+            scheme: if endpoint.tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
+            authority: AMQPAuthority {
+                userinfo: AMQPUserInfo { username: login.username.clone(), password: login.password.clone() },
+                host: endpoint.host.clone(),
+                port: endpoint.port,
+            },
+            vhost: login.virtual_host.clone(),
+            // No `frame_max`: a header is never split into frames, so the broker's own limit is the
+            // only one under which every message that it accepts can arrive.
+            query: AMQPQueryString { heartbeat: endpoint.heartbeat, ..AMQPQueryString::default() },
+        };
+        let properties = ConnectionProperties::default()
+            .with_connection_name(self.connection_name.as_str().into())
+            .with_client_property("product".into(), "esm".into())
+            .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
+        let ready = Mutex::new(Some(stream));
+        let connect = async move |_, _| {
+            let stream = ready.lock().unwrap_or_else(PoisonError::into_inner).take();
+            stream.ok_or_else(|| io::Error::other("the socket was used before").into())
+        };
+        Connection::connector(uri, lapin::runtime::default_runtime()?, connect, properties).await
+    }
+}
+
+type Stream = AsyncTcpStream<Compat<TcpStream>>;
+
+/// A second handle of the socket, by which to end it.
+fn shutdown_handle(stream: &TcpStream) -> io::Result<std::net::TcpStream> {
+    stream.set_nodelay(true)?;
+    Ok(stream.as_fd().try_clone_to_owned()?.into())
+}
+
+fn concerns_the_endpoint(error: &SourceError) -> bool {
+    !matches!(
+        error,
+        SourceError::Authentication { .. } | SourceError::Authorization { .. } | SourceError::VirtualHostMissing { .. }
+    )
+}
+
+/// Follows what the broker says about the connection as a whole.
+fn watch_trouble(
+    connection: &Connection,
+    place: &Place,
+) -> (watch::Receiver<Option<SourceError>>, AbortOnDropHandle<()>) {
+    let (sender, receiver) = watch::channel(None);
+    let events = connection.events_listener();
+    let broker = place.broker.clone();
+    let watcher = tokio::spawn(async move {
+        let mut events = pin!(events);
+        while let Some(event) = events.next().await {
+            match event {
+                Event::ConnectionBlocked(words) => {
+                    sender.send_replace(Some(SourceError::ConnectionBlocked { broker: broker.clone(), words }));
+                }
+                Event::ConnectionUnblocked => {
+                    sender.send_replace(None);
+                }
+                _ => {} // the sessions hear of losses themselves
+            }
+        }
+    });
+    (receiver, AbortOnDropHandle::new(watcher))
+}

@@ -1,0 +1,78 @@
+//! Reads one consumer's deliveries for as long as they come, and says why they end.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use esm_core::source::{Delivery, SourceError};
+use futures_util::StreamExt;
+use lapin::message::Delivery as Message;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use crate::{errors::Place, record::RecordEncoder};
+
+pub(crate) struct Reader {
+    pub(crate) messages: lapin::Consumer,
+    pub(crate) encoder: RecordEncoder,
+    /// As large as the prefetch.
+    pub(crate) deliveries: mpsc::Sender<Delivery>,
+    /// Set before the consumer is ended by us.
+    pub(crate) cancelled: Arc<AtomicBool>,
+    pub(crate) place: Place,
+}
+
+impl Reader {
+    pub(crate) async fn run(mut self, lost: oneshot::Sender<SourceError>) {
+        if let Some(cause) = self.read().await {
+            // Nobody listens if the session was given up at the same moment.
+            let _ = lost.send(cause);
+        }
+    }
+
+    /// Reads until the end, and returns why if we did not ask for it.
+    async fn read(&mut self) -> Option<SourceError> {
+        while let Some(next) = self.messages.next().await {
+            match next {
+                Ok(message) => {
+                    if is_of_a_stream(&message) {
+                        return Some(self.unsuitable("it is a stream; only classic and quorum queues can be read"));
+                    }
+                    let delivery = self.encoder.delivery(&message, Instant::now());
+                    match self.deliveries.try_send(delivery) {
+                        Ok(()) => {}
+                        Err(mpsc::error::TrySendError::Closed(_)) => return None,
+                        Err(mpsc::error::TrySendError::Full(_)) => {
+                            return Some(self.unsuitable("it sends more than the prefetch allows"));
+                        }
+                    }
+                }
+                Err(_) if self.cancelled.load(Ordering::Acquire) => return None,
+                Err(error) => return Some(self.place.explain(&error)),
+            }
+        }
+        if self.cancelled.load(Ordering::Acquire) {
+            return None;
+        }
+        Some(SourceError::ConsumerCancelled {
+            broker: self.place.broker.clone(),
+            queue: self.place.queue.clone(),
+            words: "the queue was deleted, or the node that leads it went away".into(),
+        })
+    }
+
+    fn unsuitable(&self, words: &str) -> SourceError {
+        SourceError::QueueUnsuitable {
+            broker: self.place.broker.clone(),
+            queue: self.place.queue.clone(),
+            words: words.into(),
+        }
+    }
+}
+
+fn is_of_a_stream(message: &Message) -> bool {
+    message.properties.headers().as_ref().is_some_and(|headers| headers.contains_key("x-stream-offset"))
+}

@@ -1,0 +1,121 @@
+//! What the adapter is told, as types that can only be built valid.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use lapin::uri::{AMQPScheme, AMQPUri};
+use secrecy::SecretString;
+
+/// One address of a broker: `amqp://host[:5672]` or `amqps://host[:5671]`, with `?heartbeat=SECONDS`
+/// at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub(crate) tls: bool,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) heartbeat: Option<u16>,
+}
+
+/// Why a text is no endpoint. Never repeats the text, which may hold a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// Not of the form.
+    #[error("must be amqp://host:port or amqps://host:port")]
+    Malformed,
+    /// Holds a login.
+    #[error("must not hold a user name or password: name a secret in the mapping instead")]
+    Login,
+    /// Holds a virtual host.
+    #[error("must not hold a path: name the virtual host in the mapping instead")]
+    Path,
+    /// Holds a parameter other than the heartbeat.
+    #[error("may have no parameter but heartbeat, in seconds")]
+    Parameter,
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let (_, rest) = text.split_once("://").ok_or(EndpointError::Malformed)?;
+        if rest.contains('@') {
+            return Err(EndpointError::Login);
+        }
+        let (address, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+        if address.trim_end_matches('/').contains('/') {
+            return Err(EndpointError::Path);
+        }
+        if !parameters.split('&').all(|parameter| parameter.is_empty() || parameter.starts_with("heartbeat=")) {
+            return Err(EndpointError::Parameter);
+        }
+        let uri: AMQPUri = text.parse().map_err(|_| EndpointError::Malformed)?;
+        let host = uri.authority.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() || address.is_empty() {
+            return Err(EndpointError::Malformed);
+        }
+        Ok(Self {
+            tls: uri.scheme == AMQPScheme::AMQPS,
+            host,
+            port: uri.authority.port,
+            heartbeat: uri.query.heartbeat,
+        })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "amqps" } else { "amqp" };
+        match self.host.contains(':') {
+            true => write!(f, "{scheme}://[{}]:{}", self.host, self.port),
+            false => write!(f, "{scheme}://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// What one mapping reads, and how it is shown to its function.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The virtual host, as RabbitMQ spells it (`/`, not `%2F`).
+    pub virtual_host: String,
+    /// The queue.
+    pub queue: String,
+    /// The login's name.
+    pub username: String,
+    /// The login's password.
+    pub password: SecretString,
+    /// Identifies the consumer at the broker: the mapping's UUID.
+    pub consumer_tag: String,
+    /// `eventSourceArn` of the event.
+    pub event_source_arn: String,
+    /// `deliveryMode`, `priority` and `headers` are never null, for consumers that cannot read that.
+    pub strict_consumers: bool,
+    /// The bytes of long strings and byte arrays are 0 to 255, not -128 to 127.
+    pub unsigned_header_bytes: bool,
+    /// The broker's `consumer_timeout`.
+    pub consumer_timeout: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<&str, EndpointError>) {
+        let parsed = text.parse::<Endpoint>().map(|endpoint| endpoint.to_string());
+        assert_eq!(parsed, expected.map(str::to_owned), "{text}");
+    }
+
+    #[test]
+    fn endpoints_have_a_scheme_a_host_and_a_port() {
+        check("amqp://localhost", Ok("amqp://localhost:5672"));
+        check("amqps://b-1.mq.example:5671", Ok("amqps://b-1.mq.example:5671"));
+        check("amqps://broker", Ok("amqps://broker:5671"));
+        check("amqp://[::1]:5673/", Ok("amqp://[::1]:5673"));
+        check("amqp://h?heartbeat=5", Ok("amqp://h:5672"));
+        check("localhost:5672", Err(EndpointError::Malformed));
+        check("http://localhost", Err(EndpointError::Malformed));
+        check("amqp://", Err(EndpointError::Malformed));
+        check("amqp://h:99999", Err(EndpointError::Malformed));
+        check("amqp://user:secret@h", Err(EndpointError::Login));
+        check("amqp://h/vhost", Err(EndpointError::Path));
+        check("amqp://h?frame_max=4096", Err(EndpointError::Parameter));
+    }
+}

@@ -1,0 +1,123 @@
+//! A session on one queue: a channel of a shared connection, and a consumer on it.
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use esm_core::source::{Connect, Session, SourceError};
+use lapin::{
+    Channel,
+    options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
+    types::{FieldTable, ShortString},
+};
+use secrecy::ExposeSecret;
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::timeout,
+};
+use tracing::Instrument;
+
+use crate::{
+    connections::{Connections, Login},
+    consumer::RabbitConsumer,
+    errors::Place,
+    ledger::Ledger,
+    reader::Reader,
+    record::{self, HeaderBytes, RecordEncoder},
+    settings::Settings,
+};
+
+/// How long the broker may take to open a consumer.
+const OPEN: Duration = Duration::from_secs(30);
+/// What is kept free of the broker's limit for holding a delivery.
+const HOLD_MARGIN: Duration = Duration::from_secs(60);
+
+/// One queue, as one mapping reads it.
+pub struct RabbitSource {
+    connections: Arc<Connections>,
+    settings: Settings,
+}
+
+impl RabbitSource {
+    /// Reads a queue over connections that are shared with other sources of the same broker.
+    pub fn new(connections: Arc<Connections>, settings: Settings) -> Self {
+        Self { connections, settings }
+    }
+
+    async fn consume(&self, channel: &Channel, prefetch: u16, place: &Place) -> Result<lapin::Consumer, SourceError> {
+        let explain = |error: lapin::Error| place.explain(&error);
+        let queue = self.short("queue", &self.settings.queue, place)?;
+        let tag = self.short("consumer tag", &self.settings.consumer_tag, place)?;
+        // Passive: asks whether the queue is there, and changes nothing.
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.clone(), passive, FieldTable::default()).await.map_err(explain)?;
+        channel.basic_qos(prefetch, BasicQosOptions { global: false }).await.map_err(explain)?;
+        let consumer = channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default());
+        consumer.await.map_err(explain)
+    }
+
+    fn short(&self, what: &str, text: &str, place: &Place) -> Result<ShortString, SourceError> {
+        ShortString::try_new(text).map_err(|_| SourceError::QueueUnsuitable {
+            broker: place.broker.clone(),
+            queue: self.settings.queue.clone(),
+            words: format!("the {what} has more than 255 bytes"),
+        })
+    }
+}
+
+#[async_trait]
+impl Connect for RabbitSource {
+    fn prefetch_limit(&self) -> u32 {
+        u16::MAX.into()
+    }
+
+    async fn connect(&self, prefetch: u32) -> Result<Session, SourceError> {
+        let Settings { virtual_host, queue, username, password, .. } = &self.settings;
+        let login = Login {
+            virtual_host: virtual_host.clone(),
+            username: username.clone(),
+            password: password.expose_secret().to_owned(),
+        };
+        let (connection, channel) = self.connections.channel(&login).await?;
+        let place = Place { queue: queue.clone(), ..connection.place.clone() };
+        // 0 would mean no limit.
+        let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX).max(1);
+        let messages =
+            timeout(OPEN, self.consume(&channel, prefetch, &place)).await.map_err(|_| SourceError::Protocol {
+                broker: place.broker.clone(),
+                words: format!("it did not open a consumer within {} s", OPEN.as_secs()),
+            })??;
+
+        let (sender, deliveries) = mpsc::channel(prefetch.into());
+        let (lost_sender, lost) = oneshot::channel();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let tag = messages.tag();
+        let encoder = RecordEncoder::new(
+            if self.settings.unsigned_header_bytes { HeaderBytes::Unsigned } else { HeaderBytes::Signed },
+            self.settings.strict_consumers,
+        );
+        let reader =
+            Reader { messages, encoder, deliveries: sender, cancelled: cancelled.clone(), place: place.clone() };
+        // It ends with the channel, which `Consumer::close` closes.
+        tokio::spawn(reader.run(lost_sender).in_current_span());
+        Ok(Session {
+            deliveries,
+            lost,
+            trouble: connection.trouble.clone(),
+            envelope: record::envelope(&self.settings.event_source_arn, queue, virtual_host),
+            prefetch: prefetch.into(),
+            hold_limit: Some(self.settings.consumer_timeout.saturating_sub(HOLD_MARGIN)),
+            consumer: Arc::new(RabbitConsumer {
+                channel,
+                tag,
+                place,
+                connections: self.connections.clone(),
+                connection,
+                cancelled,
+                ledger: Mutex::new(Ledger::new()),
+            }),
+        })
+    }
+}
