@@ -6,7 +6,6 @@
 
 mod certificates;
 mod node;
-mod ports;
 
 use std::path::{Path, PathBuf};
 

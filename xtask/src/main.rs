@@ -6,11 +6,14 @@
 
 mod brokers;
 mod check;
+mod demo;
 mod dist;
 mod http;
 mod interrupt;
 mod packages;
+mod ports;
 mod process;
+mod services;
 mod test;
 mod wait;
 mod workspace;
@@ -32,20 +35,27 @@ enum Task {
     /// Start and end private brokers on loopback
     #[command(subcommand)]
     Brokers(brokers::Command),
+    /// From nothing: a broker, a function, and esm between them, explained step by step
+    Demo(demo::Arguments),
     /// Run every test, also those that need a broker; installs and starts what they need
     Test(test::Arguments),
     /// Format, lints, feature combinations, crate arrows, documentation
     Check,
     /// A release for chosen adapters and invokers, as a reproducible archive
     Dist(dist::Arguments),
+    /// Become another program, which ends with its parent
+    #[command(hide = true)]
+    Become(process::Become),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Brokers(command) => brokers::run(command),
+        Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Check => check::run(),
         Task::Dist(arguments) => dist::run(&arguments),
+        Task::Become(program) => program.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,11 +1,15 @@
 //! Processes that tasks start: whether they live, how they end, what they cost.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitStatus, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +117,77 @@ impl Stat {
 pub(crate) fn spawn_detached(command: &mut Command) -> Result<Process> {
     let child = command.process_group(0).stdin(Stdio::null()).spawn().with_context(|| cannot_start(command))?;
     Process::find(child.id()).with_context(|| format!("`{}` ended at once", program(command)))
+}
+
+/// A command whose process ends with this one, however this one ends. Ctrl-C on this terminal does not reach it.
+pub(crate) fn attached(program: &Path) -> Result<Command> {
+    let mut command = Command::new(env::current_exe()?);
+    command.args(["become", "--parent-pid", &std::process::id().to_string(), "--"]).arg(program);
+    command.process_group(0).stdin(Stdio::null());
+    Ok(command)
+}
+
+/// The other half of [`attached`]: what it asks for must be asked by the new process itself.
+#[derive(Args)]
+pub(crate) struct Become {
+    #[arg(long)]
+    parent_pid: i32,
+    #[arg(required = true, last = true)]
+    command: Vec<OsString>,
+}
+
+impl Become {
+    pub(crate) fn run(self) -> Result<()> {
+        let (program, arguments) = self.command.split_first().context("become what?")?;
+        rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+        // The parent may have ended before that.
+        let parent = rustix::process::getppid().map_or(0, Pid::as_raw_pid);
+        ensure!(parent == self.parent_pid, "process {} has ended", self.parent_pid);
+        let mut command = Command::new(program);
+        let error = command.args(arguments).exec();
+        Err(error).with_context(|| cannot_start(&command))
+    }
+}
+
+/// A child that is killed when it goes out of sight.
+pub(crate) struct Running {
+    name: String,
+    child: Child,
+}
+
+impl Running {
+    pub(crate) fn start(name: &str, command: &mut Command) -> Result<Self> {
+        let child = command.spawn().with_context(|| cannot_start(command))?;
+        Ok(Self { name: name.to_owned(), child })
+    }
+
+    pub(crate) fn ensure_alive(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("{} has ended ({status})", self.name),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks it to end, and expects that it does so with success.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let mut ended = None;
+        wait::until(&format!("{} to end", self.name), GRACE, || {
+            ended = self.child.try_wait()?;
+            Ok(ended.is_some())
+        })?;
+        let status = ended.context("it has ended")?;
+        ensure!(status.success(), "{} failed when it was asked to end ({status})", self.name);
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Fails when it has ended already, which is what we want.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Runs a command in a process group of its own, and ends the whole group when somebody wants us to end.

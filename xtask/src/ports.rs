@@ -13,7 +13,7 @@ const FIRST: u16 = 10_000;
 const LAST: u16 = 32_767;
 
 /// Different ports that nobody listens on at this moment.
-pub(super) fn free<const N: usize>() -> Result<[u16; N]> {
+pub(crate) fn free<const N: usize>() -> Result<[u16; N]> {
     let mut held = Vec::with_capacity(N);
     let mut ports = [0; N];
     for port in &mut ports {

@@ -1,0 +1,156 @@
+//! The line that `demo` and `bench` build: a publisher, `esm`, and a function at its end.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::http;
+use crate::interrupt::Interrupt;
+use crate::ports;
+use crate::process::{self, Running};
+use crate::wait;
+use crate::workspace;
+
+/// Nothing here takes longer to start on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// The programs, in the folder that cargo builds into.
+pub(crate) struct Programs {
+    folder: PathBuf,
+}
+
+impl Programs {
+    /// Builds all of them. `--release` goes into `options`.
+    pub(crate) fn build(profile: &str, options: &[&str]) -> Result<Self> {
+        let build = |what: &[&str]| process::run(workspace::cargo().arg("build").args(options).args(what));
+        // Apart, since examples may bring features that the program itself does not have.
+        build(&["--package", "esm-bin", "--bin", "esm"])?;
+        build(&["--package", "esm-bin", "--example", "function"])?;
+        build(&["--package", "esm-rabbitmq", "--examples"])?;
+        Ok(Self { folder: workspace::target_dir()?.join(profile) })
+    }
+
+    pub(crate) fn esm(&self) -> PathBuf {
+        self.folder.join("esm")
+    }
+
+    pub(crate) fn example(&self, name: &str) -> PathBuf {
+        self.folder.join("examples").join(name)
+    }
+}
+
+/// The sample function.
+pub(crate) struct Function {
+    running: Running,
+    port: u16,
+}
+
+impl Function {
+    pub(crate) fn start(programs: &Programs, options: &[&str], interrupt: &Interrupt) -> Result<Self> {
+        let [port] = ports::free()?;
+        let mut command = process::attached(&programs.example("function"))?;
+        command.args(["--listen", &format!("127.0.0.1:{port}")]).args(options);
+        let mut function = Self { running: Running::start("the function", &mut command)?, port };
+        wait::until("the function to answer", START_LIMIT, || {
+            interrupt.check()?;
+            function.running.ensure_alive()?;
+            Ok(function.summary().is_ok())
+        })?;
+        Ok(function)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/2015-03-31/functions/function/invocations", self.port)
+    }
+
+    /// How many messages it was handed with success.
+    pub(crate) fn messages(&self) -> Result<u64> {
+        self.summary()?["messages"].as_u64().context("the function counts no messages")
+    }
+
+    pub(crate) fn summary(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&http::get(self.port, "/summary")?)?)
+    }
+}
+
+/// `esm serve`, with its configuration and its log in a folder.
+pub(crate) struct Esm {
+    running: Running,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Esm {
+    /// Writes the configuration, adds where to listen, and starts.
+    pub(crate) fn start(programs: &Programs, folder: &Path, configuration: &str) -> Result<Self> {
+        let [port] = ports::free()?;
+        let file = folder.join("esm.toml");
+        fs::write(&file, format!("[server]\nlisten = \"127.0.0.1:{port}\"\n\n{configuration}"))?;
+        let log = folder.join("esm.log");
+        let output = File::create(&log)?;
+        let mut command = process::attached(&programs.esm())?;
+        command.args(["serve", "--config"]).arg(&file).stdout(output.try_clone()?).stderr(output);
+        Ok(Self { running: Running::start("esm", &mut command)?, port, log })
+    }
+
+    /// Waits until it reads its queues.
+    pub(crate) fn wait_until_ready(&mut self, interrupt: &Interrupt) -> Result<()> {
+        let ready = wait::until("esm to be ready", START_LIMIT, || {
+            interrupt.check()?;
+            self.running.ensure_alive()?;
+            Ok(http::get(self.port, "/readyz").is_ok())
+        });
+        ready.with_context(|| format!("the end of esm's log:\n{}", self.log_end()))
+    }
+
+    pub(crate) fn page(&self, path: &str) -> Result<String> {
+        http::get(self.port, path)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Stops it in good order: it finishes what it has begun.
+    pub(crate) fn stop(self) -> Result<()> {
+        let Self { running, log, .. } = self;
+        running.stop().with_context(|| format!("see {}", log.display()))
+    }
+
+    pub(crate) fn log_end(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+/// Publishes to a queue of a private broker.
+pub(crate) fn publish(programs: &Programs, amqp_port: u16, queue: &str, options: &[&str]) -> Result<()> {
+    let mut command = Command::new(programs.example("publish"));
+    command.args(["--url", &format!("amqp://127.0.0.1:{amqp_port}"), "--queue", queue, "--confirm"]).args(options);
+    process::output(command.stdout(Stdio::null())).map(drop)
+}
+
+/// A series' value on a page of metrics, added up over its labels.
+pub(crate) fn metric(page: &str, name: &str) -> f64 {
+    let lines = page.lines().filter_map(|line| line.strip_prefix(name));
+    let values = lines.filter(|rest| rest.starts_with(['{', ' '])).filter_map(|rest| rest.rsplit(' ').next());
+    values.filter_map(|value| value.parse::<f64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_added_up_over_its_labels() {
+        let page = "# TYPE esm_a counter\nesm_a{x=\"1\"} 2\nesm_a{x=\"2\"} 3\nesm_a_b 7\nesm_c 4\n";
+
+        assert!((metric(page, "esm_a") - 5.0).abs() < f64::EPSILON);
+        assert!((metric(page, "esm_c") - 4.0).abs() < f64::EPSILON);
+    }
+}
