@@ -5,7 +5,10 @@
 //! `bodySize` comes last. Where JSON has no spelling (NaN, infinities, dates after the year 9999)
 //! there is null.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    ops::Range,
+    time::{Duration, SystemTime},
+};
 
 use bytes::{BufMut, BytesMut};
 use esm_core::{
@@ -44,21 +47,21 @@ pub struct RecordEncoder {
     buffer: BytesMut,
 }
 
-/// What stands around the records of a queue's events.
-pub(crate) fn envelope(event_source_arn: &str, queue: &str, virtual_host: &str) -> Envelope {
-    let mut head = BytesMut::new();
-    head.put_slice(br#"{"eventSource":"aws:rmq","eventSourceArn":"#);
-    put_string(&mut head, event_source_arn);
-    head.put_slice(br#","rmqMessagesByQueue":{"#);
-    put_string(&mut head, &format!("{queue}::{virtual_host}"));
-    head.put_slice(b":[");
-    Envelope::new(head, &b"]}}"[..])
-}
-
 impl RecordEncoder {
     /// With `strict_consumers`, `deliveryMode`, `priority` and `headers` are never null.
     pub fn new(header_bytes: HeaderBytes, strict_consumers: bool) -> Self {
         Self { header_bytes, strict_consumers, buffer: BytesMut::new() }
+    }
+
+    /// What stands around the records of a queue's events.
+    pub fn envelope(event_source_arn: &str, queue: &str, virtual_host: &str) -> Envelope {
+        let mut head = BytesMut::new();
+        head.put_slice(br#"{"eventSource":"aws:rmq","eventSourceArn":"#);
+        put_string(&mut head, event_source_arn);
+        head.put_slice(br#","rmqMessagesByQueue":{"#);
+        put_string(&mut head, &format!("{queue}::{virtual_host}"));
+        head.put_slice(b":[");
+        Envelope::new(head, &b"]}}"[..])
     }
 
     /// A message that arrived at `now`.
@@ -78,10 +81,7 @@ impl RecordEncoder {
     pub fn record(&mut self, message: &Message) -> Record {
         self.reserve(message);
         let out = &mut self.buffer;
-        let properties = &message.properties;
-        let names = Names { out, strict: self.strict_consumers };
-        let message_id = names.put_properties(properties, self.header_bytes, message.data.len());
-        let out = &mut self.buffer;
+        let message_id = put_properties(out, message, self.header_bytes, self.strict_consumers);
         out.put_slice(br#","redelivered":"#);
         let redelivered_at = out.len();
         out.put_slice(REDELIVERED[usize::from(message.redelivered)]);
@@ -102,61 +102,49 @@ impl RecordEncoder {
     }
 }
 
-struct Names<'a> {
-    out: &'a mut BytesMut,
-    strict: bool,
-}
-
-impl Names<'_> {
-    /// Writes everything up to the end of `basicProperties`; returns where the message id stands.
-    fn put_properties(
-        self,
-        properties: &BasicProperties,
-        header_bytes: HeaderBytes,
-        body_size: usize,
-    ) -> std::ops::Range<usize> {
-        let out = self.out;
-        out.put_slice(br#",{"basicProperties":{"contentType":"#);
-        put_text(out, properties.content_type().as_ref());
-        out.put_slice(br#","contentEncoding":"#);
-        put_text(out, properties.content_encoding().as_ref());
-        out.put_slice(br#","headers":"#);
-        match properties.headers() {
-            Some(headers) => put_table(out, headers, header_bytes, 0),
-            None => out.put_slice(if self.strict { b"{}" } else { b"null" }),
-        }
-        out.put_slice(br#","deliveryMode":"#);
-        put_small(out, *properties.delivery_mode(), self.strict.then_some(1));
-        out.put_slice(br#","priority":"#);
-        put_small(out, *properties.priority(), self.strict.then_some(0));
-        out.put_slice(br#","correlationId":"#);
-        put_text(out, properties.correlation_id().as_ref());
-        out.put_slice(br#","replyTo":"#);
-        put_text(out, properties.reply_to().as_ref());
-        out.put_slice(br#","expiration":"#);
-        put_text(out, properties.expiration().as_ref());
-        out.put_slice(br#","messageId":"#);
-        let message_id = out.len() + 1;
-        put_text(out, properties.message_id().as_ref());
-        let message_id = if properties.message_id().is_some() { message_id..out.len() - 1 } else { 0..0 };
-        out.put_slice(br#","timestamp":"#);
-        match properties.timestamp() {
-            Some(seconds) => put_date(out, *seconds),
-            None => out.put_slice(b"null"),
-        }
-        out.put_slice(br#","type":"#);
-        put_text(out, properties.kind().as_ref());
-        out.put_slice(br#","userId":"#);
-        put_text(out, properties.user_id().as_ref());
-        out.put_slice(br#","appId":"#);
-        put_text(out, properties.app_id().as_ref());
-        out.put_slice(br#","clusterId":"#);
-        put_text(out, properties.cluster_id().as_ref());
-        out.put_slice(br#","bodySize":"#);
-        put_integer(out, body_size);
-        out.put_slice(b"}");
-        message_id
+/// Writes everything up to the end of `basicProperties`; returns where the message id stands.
+fn put_properties(out: &mut BytesMut, message: &Message, header_bytes: HeaderBytes, strict: bool) -> Range<usize> {
+    let properties = &message.properties;
+    out.put_slice(br#",{"basicProperties":{"contentType":"#);
+    put_text(out, properties.content_type().as_ref());
+    out.put_slice(br#","contentEncoding":"#);
+    put_text(out, properties.content_encoding().as_ref());
+    out.put_slice(br#","headers":"#);
+    match properties.headers() {
+        Some(headers) => put_table(out, headers, header_bytes, 0),
+        None => out.put_slice(if strict { b"{}" } else { b"null" }),
     }
+    out.put_slice(br#","deliveryMode":"#);
+    put_small(out, *properties.delivery_mode(), strict.then_some(1));
+    out.put_slice(br#","priority":"#);
+    put_small(out, *properties.priority(), strict.then_some(0));
+    out.put_slice(br#","correlationId":"#);
+    put_text(out, properties.correlation_id().as_ref());
+    out.put_slice(br#","replyTo":"#);
+    put_text(out, properties.reply_to().as_ref());
+    out.put_slice(br#","expiration":"#);
+    put_text(out, properties.expiration().as_ref());
+    out.put_slice(br#","messageId":"#);
+    let message_id = out.len() + 1;
+    put_text(out, properties.message_id().as_ref());
+    let message_id = if properties.message_id().is_some() { message_id..out.len() - 1 } else { 0..0 };
+    out.put_slice(br#","timestamp":"#);
+    match properties.timestamp() {
+        Some(seconds) => put_date(out, *seconds),
+        None => out.put_slice(b"null"),
+    }
+    out.put_slice(br#","type":"#);
+    put_text(out, properties.kind().as_ref());
+    out.put_slice(br#","userId":"#);
+    put_text(out, properties.user_id().as_ref());
+    out.put_slice(br#","appId":"#);
+    put_text(out, properties.app_id().as_ref());
+    out.put_slice(br#","clusterId":"#);
+    put_text(out, properties.cluster_id().as_ref());
+    out.put_slice(br#","bodySize":"#);
+    put_integer(out, message.data.len());
+    out.put_slice(b"}");
+    message_id
 }
 
 /// When the message was sent: by the broker's clock if it stamps messages, else by the sender's.

@@ -25,7 +25,7 @@ use crate::{
     errors::Place,
     ledger::Ledger,
     reader::Reader,
-    record::{self, HeaderBytes, RecordEncoder},
+    record::{HeaderBytes, RecordEncoder},
     settings::Settings,
 };
 
@@ -106,7 +106,7 @@ impl Connect for RabbitSource {
             deliveries,
             lost,
             trouble: connection.trouble.clone(),
-            envelope: record::envelope(&self.settings.event_source_arn, queue, virtual_host),
+            envelope: RecordEncoder::envelope(&self.settings.event_source_arn, queue, virtual_host),
             prefetch: prefetch.into(),
             hold_limit: Some(self.settings.consumer_timeout.saturating_sub(HOLD_MARGIN)),
             consumer: Arc::new(RabbitConsumer {

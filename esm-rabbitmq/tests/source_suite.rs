@@ -85,7 +85,7 @@ suite!(
     settled_deliveries_never_come_again,
     unsettled_deliveries_come_again_after_a_loss,
     deliveries_keep_the_queues_order,
-    drained_deliveries_come_again_in_order,
+    drained_deliveries_come_again,
     no_more_than_the_prefetch_is_lent,
     dead_lettered_deliveries_never_come_again,
 );

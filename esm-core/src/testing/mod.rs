@@ -13,12 +13,12 @@ pub use function::{Invocation, ScriptedFunction};
 pub use memory::MemoryQueue;
 pub use source_suite::{
     QueueUnderTest, dead_lettered_deliveries_never_come_again, deliveries_keep_the_queues_order,
-    drained_deliveries_come_again_in_order, no_more_than_the_prefetch_is_lent, settled_deliveries_never_come_again,
+    drained_deliveries_come_again, no_more_than_the_prefetch_is_lent, settled_deliveries_never_come_again,
     unsettled_deliveries_come_again_after_a_loss,
 };
 
 use crate::{
-    event::Record,
+    event::{Envelope, Event, Record},
     mapping::{BatchSize, BatchingWindow, DeadLetter, Mapping, MaximumConcurrency},
     source::{Delivery, Receipt},
 };
@@ -50,6 +50,11 @@ pub fn record(id: &str, redelivered: bool, padding: usize) -> Record {
     json.put_bytes(b'.', padding);
     json.put_slice(br#""}"#);
     Record::new(json.freeze(), flag_at, id_at..id_at + id.len())
+}
+
+/// The event of these records.
+pub fn event(envelope: &Envelope, records: &[Record]) -> Event {
+    envelope.event(records.iter())
 }
 
 /// A delivery, received now, whose record has exactly `size` bytes.

@@ -77,8 +77,9 @@ pub async fn deliveries_keep_the_queues_order(queue: &dyn QueueUnderTest) {
     assert_eq!(received, published);
 }
 
-/// After a cancel the channel ends; what is returned comes again, in order, to the next session.
-pub async fn drained_deliveries_come_again_in_order(queue: &dyn QueueUnderTest) {
+/// After a cancel the channel ends; what is returned comes again to the next session. In which
+/// order is the broker's choice: RabbitMQ's quorum queues put it behind what they never lent.
+pub async fn drained_deliveries_come_again(queue: &dyn QueueUnderTest) {
     queue.publish(&["1", "2", "3"]).await;
     let mut session = connect(queue, 2).await;
     let first = receive(&mut session, 1).await;
@@ -94,7 +95,9 @@ pub async fn drained_deliveries_come_again_in_order(queue: &dyn QueueUnderTest) 
     drop(session);
 
     let mut session = connect(queue, 10).await;
-    assert_eq!(ids(&receive(&mut session, 2).await), ["2", "3"]);
+    let mut again = ids(&receive(&mut session, 2).await);
+    again.sort_unstable();
+    assert_eq!(again, ["2", "3"]);
 }
 
 /// The broker lends no more than the prefetch, and goes on when something is settled.
