@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
-pub(crate) use node::{Node, Settings};
+pub(crate) use node::{Node, PrivateNode};
+
+use node::Settings;
 
 use crate::packages;
 use crate::process::Process;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use crate::brokers::{Node, Settings};
+use crate::brokers::{Node, PrivateNode};
 use crate::http;
 use crate::interrupt::Interrupt;
 use crate::packages;
@@ -45,11 +45,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::hold()?;
     let folder = tempfile::Builder::new().prefix("esm-demo-").tempdir()?;
     say("Starting a RabbitMQ of our own, on free ports and in a temporary folder. This takes some seconds.");
-    let parent_pid = Some(std::process::id());
-    let node = Node::up(&folder.path().join("rabbitmq"), &Settings { parent_pid, ..Settings::default() })?;
-    let result = show(&programs, &node, folder.path(), arguments.once, &interrupt);
-    node.down()?;
-    result
+    let node = PrivateNode::up(&folder.path().join("rabbitmq"))?;
+    show(&programs, &node, folder.path(), arguments.once, &interrupt)
 }
 
 fn show(programs: &Programs, node: &Node, folder: &Path, once: bool, interrupt: &Interrupt) -> Result<()> {
@@ -58,7 +55,8 @@ fn show(programs: &Programs, node: &Node, folder: &Path, once: bool, interrupt: 
     say("A sample function listens behind a Lambda-compatible URL. It will fail its first invocation on purpose.");
     let function = Function::start(programs, &["--fail-first", "1"], interrupt)?;
 
-    let configuration = configuration(node.amqp_port(), &function.url());
+    let mapping = services::mapping(QUEUE, "batch_size = 5\nmaximum_batching_window_in_seconds = 1\n");
+    let configuration = services::configuration(node.amqp_port(), &function.url(), &[mapping]);
     say("esm gets this configuration, and begins to read the queue `orders`:");
     println!("{configuration}");
     let mut esm = Esm::start(programs, folder, &configuration)?;
@@ -88,30 +86,6 @@ fn show(programs: &Programs, node: &Node, folder: &Path, once: bool, interrupt: 
 
 /// To RabbitMQ's management: show messages and leave them where they are.
 const ASK_FOR_MESSAGES: &str = r#"{"count":10,"ackmode":"ack_requeue_true","encoding":"auto"}"#;
-
-fn configuration(amqp_port: u16, function_url: &str) -> String {
-    format!(
-        r#"[brokers.demo]
-engine = "rabbitmq"
-endpoints = ["amqp://127.0.0.1:{amqp_port}"]
-
-[secrets.demo-login]
-username = "guest"
-password = "guest"
-
-[functions.demo-function]
-http = {{ url = "{function_url}" }}
-
-[[event_source_mappings]]
-function_name = "demo-function"
-event_source = "demo"
-queues = ["{QUEUE}"]
-secret = "demo-login"
-batch_size = 5
-maximum_batching_window_in_seconds = 1
-"#
-    )
-}
 
 fn wait_for_arrival(esm: &mut Esm, function: &Function, interrupt: &Interrupt) -> Result<()> {
     let arrived = wait::until("every message to arrive", LIMIT, || {

@@ -24,6 +24,11 @@ pub(crate) fn post(port: u16, path: &str, document: &str) -> Result<String> {
     request(port, "POST", path, document)
 }
 
+/// Removes what a server keeps there.
+pub(crate) fn delete(port: u16, path: &str) -> Result<()> {
+    request(port, "DELETE", path, "").map(drop)
+}
+
 fn request(port: u16, method: &str, path: &str, document: &str) -> Result<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -37,7 +42,7 @@ fn request(port: u16, method: &str, path: &str, document: &str) -> Result<String
     stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);
     let (status, body) = parse(&answer).with_context(|| format!("no HTTP answer from port {port}"))?;
-    ensure!(status == 200, "{path} on port {port} answers {status}: {}", body.trim());
+    ensure!((200..300).contains(&status), "{path} on port {port} answers {status}: {}", body.trim());
     Ok(body.to_owned())
 }
 

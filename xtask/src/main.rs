@@ -4,6 +4,7 @@
 //! waiting, plain HTTP) stands beside them. Nothing here needs more than Rust to build: what a task needs
 //! beyond that, `packages` installs.
 
+mod bench;
 mod brokers;
 mod check;
 mod demo;
@@ -43,6 +44,8 @@ enum Task {
     Check,
     /// A release for chosen adapters and invokers, as a reproducible archive
     Dist(dist::Arguments),
+    /// Measure; without a name, list what can be measured
+    Bench(bench::Arguments),
     /// Become another program, which ends with its parent
     #[command(hide = true)]
     Become(process::Become),
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Check => check::run(),
         Task::Dist(arguments) => dist::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Become(program) => program.run(),
     };
     match result {

@@ -42,6 +42,13 @@ pub(crate) const RABBITMQ: [Need; 2] = [
     Need { package: "rabbitmq-server", sign: Sign::File("/usr/lib/rabbitmq/bin/rabbitmq-server") },
 ];
 
+/// To measure: a C compiler with the C client, and callgrind.
+pub(crate) const BENCH: [Need; 3] = [
+    Need { package: "gcc", sign: Sign::Program("gcc") },
+    Need { package: "librabbitmq-dev", sign: Sign::Library("librabbitmq") },
+    Need { package: "valgrind", sign: Sign::Program("valgrind") },
+];
+
 /// Makes sure that all of this is there.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     let missing: Vec<Need> = needs.iter().copied().filter(|need| !is_there(need.sign)).collect();

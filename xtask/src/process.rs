@@ -43,6 +43,21 @@ impl Process {
         Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && !stat.is_dead())
     }
 
+    /// The CPU time it has used so far, its own and the system's for it.
+    pub(crate) fn cpu(self) -> Result<Duration> {
+        let stat = Stat::read(self.pid).context("the process is gone")?;
+        let ticks = Duration::from_secs(stat.ticks);
+        Ok(ticks / u32::try_from(rustix::param::clock_ticks_per_second())?)
+    }
+
+    /// A line of `/proc/PID/status` that counts memory, such as `VmHWM`, the most it ever had.
+    pub(crate) fn memory_kib(self, line: &str) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
+        let number = value.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse().ok());
+        number.with_context(|| format!("/proc shows no {line}"))
+    }
+
     /// Asks it to end and waits until it has.
     pub(crate) fn terminate(self) -> Result<()> {
         self.signal(Signal::TERM);
@@ -92,6 +107,8 @@ impl Process {
 /// What `/proc/PID/stat` tells.
 struct Stat {
     state: String,
+    /// User and system time.
+    ticks: u64,
     started: u64,
 }
 
@@ -104,7 +121,8 @@ impl Stat {
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
-        Some(Self { state: (*fields.first()?).to_owned(), started: fields.get(19)?.parse().ok()? })
+        let number = |place: usize| fields.get(place)?.parse::<u64>().ok();
+        Some(Self { state: (*fields.first()?).to_owned(), ticks: number(11)? + number(12)?, started: number(19)? })
     }
 
     /// A zombie has ended; whether its parent has noticed does not matter here.
@@ -161,6 +179,10 @@ impl Running {
         Ok(Self { name: name.to_owned(), child })
     }
 
+    pub(crate) fn process(&self) -> Result<Process> {
+        Process::find(self.child.id()).with_context(|| format!("{} has ended", self.name))
+    }
+
     pub(crate) fn ensure_alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             Some(status) => bail!("{} has ended ({status})", self.name),
@@ -169,15 +191,25 @@ impl Running {
     }
 
     /// Asks it to end, and expects that it does so with success.
-    pub(crate) fn stop(mut self) -> Result<()> {
+    pub(crate) fn stop(self) -> Result<()> {
         rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        self.wait()
+    }
+
+    /// Closes its standard input, for a process that waits for that.
+    pub(crate) fn release(mut self) -> Result<()> {
+        drop(self.child.stdin.take());
+        self.wait()
+    }
+
+    fn wait(mut self) -> Result<()> {
         let mut ended = None;
         wait::until(&format!("{} to end", self.name), GRACE, || {
             ended = self.child.try_wait()?;
             Ok(ended.is_some())
         })?;
         let status = ended.context("it has ended")?;
-        ensure!(status.success(), "{} failed when it was asked to end ({status})", self.name);
+        ensure!(status.success(), "{} did not end well ({status})", self.name);
         Ok(())
     }
 }
@@ -252,7 +284,7 @@ mod tests {
         let fields = "1 8455 5703 0 -1 4194304 35937 524 6 1 459 214 0 0 20 0 20 0 120188 23";
         let stat = Stat::parse(&format!("8455 (a) b (c)) S {fields}")).unwrap();
 
-        assert_eq!(stat.started, 120_188);
+        assert_eq!((stat.ticks, stat.started), (459 + 214, 120_188));
         assert!(!stat.is_dead());
     }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::http;
 use crate::interrupt::Interrupt;
 use crate::ports;
-use crate::process::{self, Running};
+use crate::process::{self, Process, Running};
 use crate::wait;
 use crate::workspace;
 
@@ -87,12 +87,16 @@ pub(crate) struct Esm {
 impl Esm {
     /// Writes the configuration, adds where to listen, and starts.
     pub(crate) fn start(programs: &Programs, folder: &Path, configuration: &str) -> Result<Self> {
+        Self::start_with(process::attached(&programs.esm())?, folder, configuration)
+    }
+
+    /// The same with a command that is `esm` or runs it.
+    pub(crate) fn start_with(mut command: Command, folder: &Path, configuration: &str) -> Result<Self> {
         let [port] = ports::free()?;
         let file = folder.join("esm.toml");
         fs::write(&file, format!("[server]\nlisten = \"127.0.0.1:{port}\"\n\n{configuration}"))?;
         let log = folder.join("esm.log");
         let output = File::create(&log)?;
-        let mut command = process::attached(&programs.esm())?;
         command.args(["serve", "--config"]).arg(&file).stdout(output.try_clone()?).stderr(output);
         Ok(Self { running: Running::start("esm", &mut command)?, port, log })
     }
@@ -107,8 +111,16 @@ impl Esm {
         ready.with_context(|| format!("the end of esm's log:\n{}", self.log_end()))
     }
 
+    pub(crate) fn ensure_alive(&mut self) -> Result<()> {
+        self.running.ensure_alive().with_context(|| format!("the end of esm's log:\n{}", self.log_end()))
+    }
+
     pub(crate) fn page(&self, path: &str) -> Result<String> {
         http::get(self.port, path)
+    }
+
+    pub(crate) fn process(&self) -> Result<Process> {
+        self.running.process()
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -126,6 +138,37 @@ impl Esm {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
+}
+
+/// A configuration for `esm`: one broker, one function, and mappings between them.
+pub(crate) fn configuration(amqp_port: u16, function_url: &str, mappings: &[String]) -> String {
+    let mappings = mappings.join("\n");
+    format!(
+        r#"[brokers.rabbit]
+engine = "rabbitmq"
+endpoints = ["amqp://127.0.0.1:{amqp_port}"]
+
+[secrets.rabbit-login]
+username = "guest"
+password = "guest"
+
+[functions.sample]
+http = {{ url = "{function_url}" }}
+
+{mappings}"#
+    )
+}
+
+/// One mapping of that configuration.
+pub(crate) fn mapping(queue: &str, settings: &str) -> String {
+    format!(
+        r#"[[event_source_mappings]]
+function_name = "sample"
+event_source = "rabbit"
+queues = ["{queue}"]
+secret = "rabbit-login"
+{settings}"#
+    )
 }
 
 /// Publishes to a queue of a private broker.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use crate::brokers::{Node, Settings};
+use crate::brokers::{Node, PrivateNode};
 use crate::interrupt::Interrupt;
 use crate::packages;
 use crate::process;
@@ -37,12 +37,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::hold()?;
     let folder = tempfile::Builder::new().prefix("esm-test-").tempdir()?;
     eprintln!("test: starting RabbitMQ");
-    let parent_pid = Some(std::process::id());
-    let node = Node::up(&folder.path().join("rabbitmq"), &Settings { parent_pid, ..Settings::default() })?;
-    let result = cargo_test(arguments, &node, folder.path(), &interrupt);
-    eprintln!("test: ending RabbitMQ");
-    node.down()?;
-    result
+    let node = PrivateNode::up(&folder.path().join("rabbitmq"))?;
+    cargo_test(arguments, &node, folder.path(), &interrupt)
 }
 
 fn cargo_test(arguments: &Arguments, node: &Node, folder: &Path, interrupt: &Interrupt) -> Result<()> {

@@ -7,6 +7,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -125,7 +126,7 @@ impl Node {
     }
 
     /// Ends everything that belongs to the node and removes its folder.
-    pub(crate) fn down(self) -> Result<()> {
+    pub(crate) fn down(&self) -> Result<()> {
         let State { broker, epmd, watcher, .. } = self.state;
         for process in [broker, epmd, watcher].into_iter().flatten() {
             // The watcher itself may be the one who does this.
@@ -150,6 +151,11 @@ impl Node {
             ("ESM_TEST_RABBITMQ_CLIENT_KEY_FILE", path(&certificates.client_key)),
             ("ESM_TEST_RABBITMQ_DIR", path(&self.folder)),
         ]
+    }
+
+    /// Erlang itself.
+    pub(crate) fn process(&self) -> Result<Process> {
+        self.state.broker.context("the node was never started")
     }
 
     /// Where it speaks AMQP.
@@ -309,6 +315,32 @@ impl Node {
         fs::write(&draft, serde_json::to_vec_pretty(&self.state)?)?;
         fs::rename(draft, self.folder.join("node.json"))?;
         Ok(())
+    }
+}
+
+/// A node that ends with this value, and in any case with this process.
+pub(crate) struct PrivateNode(Node);
+
+impl PrivateNode {
+    pub(crate) fn up(folder: &Path) -> Result<Self> {
+        let parent_pid = Some(std::process::id());
+        Ok(Self(Node::up(folder, &Settings { parent_pid, ..Settings::default() })?))
+    }
+}
+
+impl Deref for PrivateNode {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.0
+    }
+}
+
+impl Drop for PrivateNode {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.down() {
+            eprintln!("cannot end the private broker: {error:#}");
+        }
     }
 }
 

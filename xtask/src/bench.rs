@@ -1,0 +1,58 @@
+//! What `esm` costs, measured beside the least that a program can do with the same broker.
+//!
+//! Medians of interleaved rounds, CPU time per message rather than messages per second: the first is ours, the
+//! second mostly the broker's.
+
+mod consumers;
+mod idle;
+mod instructions;
+mod lab;
+mod latency;
+mod throughput;
+
+use anyhow::Result;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::packages;
+use crate::process;
+use crate::workspace;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    name: Option<Name>,
+}
+
+#[derive(Subcommand)]
+enum Name {
+    /// The whole line from a quorum queue, beside consumers that only read and acknowledge
+    Rabbitmq(throughput::Arguments),
+    /// User instructions per message, by callgrind
+    Instructions,
+    /// A hundred mappings with nothing to do
+    Idle,
+    /// The way from the broker to the function at 1,000 messages per second
+    Latency,
+    /// Turning one message into its part of the event
+    Encode,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    packages::ensure(&packages::BUILD)?;
+    match &arguments.name {
+        Some(Name::Rabbitmq(arguments)) => throughput::run(arguments),
+        Some(Name::Instructions) => instructions::run(),
+        Some(Name::Idle) => idle::run(),
+        Some(Name::Latency) => latency::run(),
+        Some(Name::Encode) => process::run(workspace::cargo().args(["bench", "--package", "esm-rabbitmq"])),
+        None => Ok(Menu::command().print_help()?),
+    }
+}
+
+/// Measure something.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Menu {
+    #[command(subcommand)]
+    _name: Name,
+}
