@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::brokers::{Node, PrivateNode};
@@ -88,12 +88,10 @@ fn show(programs: &Programs, node: &Node, folder: &Path, once: bool, interrupt: 
 const ASK_FOR_MESSAGES: &str = r#"{"count":10,"ackmode":"ack_requeue_true","encoding":"auto"}"#;
 
 fn wait_for_arrival(esm: &mut Esm, function: &Function, interrupt: &Interrupt) -> Result<()> {
-    let arrived = wait::until("every message to arrive", LIMIT, || {
-        interrupt.check()?;
+    esm.wait_for("every message to arrive", LIMIT, interrupt, |esm| {
         let deleted = services::metric(&esm.page("/metrics")?, "esm_deleted_events_total");
         Ok(function.messages()? >= MESSAGES && deleted >= MESSAGES as f64)
-    });
-    arrived.with_context(|| format!("the end of esm's log:\n{}", esm.log_end()))
+    })
 }
 
 fn show_metrics(esm: &Esm) -> Result<()> {

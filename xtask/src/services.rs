@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 
 use crate::http;
@@ -97,22 +97,34 @@ impl Esm {
         fs::write(&file, format!("[server]\nlisten = \"127.0.0.1:{port}\"\n\n{configuration}"))?;
         let log = folder.join("esm.log");
         let output = File::create(&log)?;
-        command.args(["serve", "--config"]).arg(&file).stdout(output.try_clone()?).stderr(output);
+        command
+            .args(["serve", "--config"])
+            .arg(&file)
+            .env("RABBIT_PASSWORD", "guest")
+            .stdout(output.try_clone()?)
+            .stderr(output);
         Ok(Self { running: Running::start("esm", &mut command)?, port, log })
     }
 
     /// Waits until it reads its queues.
     pub(crate) fn wait_until_ready(&mut self, interrupt: &Interrupt) -> Result<()> {
-        let ready = wait::until("esm to be ready", START_LIMIT, || {
-            interrupt.check()?;
-            self.running.ensure_alive()?;
-            Ok(http::get(self.port, "/readyz").is_ok())
-        });
-        ready.with_context(|| format!("the end of esm's log:\n{}", self.log_end()))
+        self.wait_for("esm to be ready", START_LIMIT, interrupt, |esm| Ok(http::get(esm.port, "/readyz").is_ok()))
     }
 
-    pub(crate) fn ensure_alive(&mut self) -> Result<()> {
-        self.running.ensure_alive().with_context(|| format!("the end of esm's log:\n{}", self.log_end()))
+    /// Waits for something that it does; if it does not, the end of its log may tell why.
+    pub(crate) fn wait_for(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        interrupt: &Interrupt,
+        mut ready: impl FnMut(&Self) -> Result<bool>,
+    ) -> Result<()> {
+        let waited = wait::until(what, limit, || {
+            interrupt.check()?;
+            self.running.ensure_alive()?;
+            ready(self)
+        });
+        waited.map_err(|error| anyhow!("{error:#}; the end of esm's log:\n{}", self.log_end()))
     }
 
     pub(crate) fn page(&self, path: &str) -> Result<String> {
@@ -129,11 +141,11 @@ impl Esm {
 
     /// Stops it in good order: it finishes what it has begun.
     pub(crate) fn stop(self) -> Result<()> {
-        let Self { running, log, .. } = self;
-        running.stop().with_context(|| format!("see {}", log.display()))
+        let log_end = self.log_end();
+        self.running.stop().map_err(|error| anyhow!("{error:#}; the end of esm's log:\n{log_end}"))
     }
 
-    pub(crate) fn log_end(&self) -> String {
+    fn log_end(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
@@ -150,7 +162,7 @@ endpoints = ["amqp://127.0.0.1:{amqp_port}"]
 
 [secrets.rabbit-login]
 username = "guest"
-password = "guest"
+password = {{ env = "RABBIT_PASSWORD" }}
 
 [functions.sample]
 http = {{ url = "{function_url}" }}

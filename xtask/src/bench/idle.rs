@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::lab::{Lab, verdict};
 use crate::http;
 use crate::services::{self, Esm, Function};
-use crate::wait;
 
 const MAPPINGS: usize = 100;
 const OBSERVED: Duration = Duration::from_secs(10);
@@ -24,8 +23,7 @@ pub(super) fn run() -> Result<()> {
     let mappings: Vec<String> = queues.iter().map(|queue| services::mapping(queue, "")).collect();
     let mut esm = Esm::start(&lab.programs, lab.folder(), &lab.configuration(&function.url(), &mappings))?;
     esm.wait_until_ready(&lab.interrupt)?;
-    wait::until("every mapping to be connected", Duration::from_mins(1), || {
-        lab.interrupt.check()?;
+    esm.wait_for("every mapping to be connected", Duration::from_mins(1), &lab.interrupt, |esm| {
         Ok(services::metric(&esm.page("/metrics")?, "esm_source_connected") >= MAPPINGS as f64)
     })?;
 

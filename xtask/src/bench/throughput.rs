@@ -120,13 +120,8 @@ fn esm(lab: &Lab, job: &Job, concurrency: u64) -> Result<Sample> {
 
 /// Asks the function, and `esm` only when the function has everything: its answers would be part of the bill.
 pub(super) fn wait_until_deleted(lab: &Lab, esm: &mut Esm, function: &Function, count: u64) -> Result<()> {
-    wait::until("the function to have every message", LIMIT, || {
-        lab.interrupt.check()?;
-        esm.ensure_alive()?;
-        Ok(function.messages()? >= count)
-    })?;
-    wait::until("every message to leave the broker", LIMIT, || {
-        lab.interrupt.check()?;
+    esm.wait_for("the function to have every message", LIMIT, &lab.interrupt, |_| Ok(function.messages()? >= count))?;
+    esm.wait_for("every message to leave the broker", LIMIT, &lab.interrupt, |esm| {
         Ok(services::metric(&esm.page("/metrics")?, "esm_deleted_events_total") >= count as f64)
     })
 }
