@@ -105,45 +105,35 @@ impl RecordEncoder {
 /// Writes everything up to the end of `basicProperties`; returns where the message id stands.
 fn put_properties(out: &mut BytesMut, message: &Message, header_bytes: HeaderBytes, strict: bool) -> Range<usize> {
     let properties = &message.properties;
-    out.put_slice(br#",{"basicProperties":{"contentType":"#);
-    put_text(out, properties.content_type().as_ref());
-    out.put_slice(br#","contentEncoding":"#);
-    put_text(out, properties.content_encoding().as_ref());
-    out.put_slice(br#","headers":"#);
+    put_text(out, br#",{"basicProperties":{"contentType":null"#, properties.content_type());
+    put_text(out, br#","contentEncoding":null"#, properties.content_encoding());
     match properties.headers() {
-        Some(headers) => put_table(out, headers, header_bytes, 0),
-        None => out.put_slice(if strict { b"{}" } else { b"null" }),
+        Some(headers) => {
+            out.put_slice(br#","headers":"#);
+            put_table(out, headers, header_bytes, 0);
+        }
+        None => out.put_slice(if strict { br#","headers":{}"# } else { br#","headers":null"# }),
     }
-    out.put_slice(br#","deliveryMode":"#);
-    put_small(out, *properties.delivery_mode(), strict.then_some(1));
-    out.put_slice(br#","priority":"#);
-    put_small(out, *properties.priority(), strict.then_some(0));
-    out.put_slice(br#","correlationId":"#);
-    put_text(out, properties.correlation_id().as_ref());
-    out.put_slice(br#","replyTo":"#);
-    put_text(out, properties.reply_to().as_ref());
-    out.put_slice(br#","expiration":"#);
-    put_text(out, properties.expiration().as_ref());
-    out.put_slice(br#","messageId":"#);
-    let message_id = out.len() + 1;
-    put_text(out, properties.message_id().as_ref());
-    let message_id = if properties.message_id().is_some() { message_id..out.len() - 1 } else { 0..0 };
-    out.put_slice(br#","timestamp":"#);
+    put_number(out, br#","deliveryMode":null"#, properties.delivery_mode().or(strict.then_some(1)));
+    put_number(out, br#","priority":null"#, properties.priority().or(strict.then_some(0)));
+    put_text(out, br#","correlationId":null"#, properties.correlation_id());
+    put_text(out, br#","replyTo":null"#, properties.reply_to());
+    put_text(out, br#","expiration":null"#, properties.expiration());
+    let message_id = put_text(out, br#","messageId":null"#, properties.message_id());
     match properties.timestamp() {
-        Some(seconds) => put_date(out, *seconds),
-        None => out.put_slice(b"null"),
+        Some(seconds) => {
+            out.put_slice(br#","timestamp":"#);
+            put_date(out, *seconds);
+        }
+        None => out.put_slice(br#","timestamp":null"#),
     }
-    out.put_slice(br#","type":"#);
-    put_text(out, properties.kind().as_ref());
-    out.put_slice(br#","userId":"#);
-    put_text(out, properties.user_id().as_ref());
-    out.put_slice(br#","appId":"#);
-    put_text(out, properties.app_id().as_ref());
-    out.put_slice(br#","clusterId":"#);
-    put_text(out, properties.cluster_id().as_ref());
+    put_text(out, br#","type":null"#, properties.kind());
+    put_text(out, br#","userId":null"#, properties.user_id());
+    put_text(out, br#","appId":null"#, properties.app_id());
+    put_text(out, br#","clusterId":null"#, properties.cluster_id());
     out.put_slice(br#","bodySize":"#);
     put_integer(out, message.data.len());
-    out.put_slice(b"}");
+    out.put_u8(b'}');
     message_id
 }
 
@@ -157,17 +147,27 @@ fn sent_at(properties: &BasicProperties) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(since_epoch)
 }
 
-fn put_text(out: &mut BytesMut, text: Option<&ShortString>) {
-    match text {
-        Some(text) => put_string(out, text.as_str()),
-        None => out.put_slice(b"null"),
-    }
+/// Writes `null_member`, such as `,"type":null`, with the text instead of the null if there is one;
+/// returns where the text stands.
+fn put_text(out: &mut BytesMut, null_member: &[u8], text: &Option<ShortString>) -> Range<usize> {
+    let Some(text) = text else {
+        out.put_slice(null_member);
+        return 0..0;
+    };
+    out.put_slice(&null_member[..null_member.len() - b"null".len()]);
+    let start = out.len() + 1;
+    put_string(out, text.as_str());
+    start..out.len() - 1
 }
 
-fn put_small(out: &mut BytesMut, number: Option<u8>, default: Option<u8>) {
-    match number.or(default) {
-        Some(number) => put_integer(out, number),
-        None => out.put_slice(b"null"),
+/// Likewise for a small number.
+fn put_number(out: &mut BytesMut, null_member: &[u8], number: Option<u8>) {
+    match number {
+        None => out.put_slice(null_member),
+        Some(number) => {
+            out.put_slice(&null_member[..null_member.len() - b"null".len()]);
+            put_integer(out, number);
+        }
     }
 }
 

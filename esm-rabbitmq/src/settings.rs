@@ -2,8 +2,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use lapin::uri::{AMQPScheme, AMQPUri};
 use secrecy::SecretString;
+use url::{Host, Url};
 
 /// One address of a broker: `amqp://host[:5672]` or `amqps://host[:5671]`, with `?heartbeat=SECONDS`
 /// at most.
@@ -36,28 +36,32 @@ impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
-        let (_, rest) = text.split_once("://").ok_or(EndpointError::Malformed)?;
-        if rest.contains('@') {
+        let url = Url::parse(text).map_err(|_| EndpointError::Malformed)?;
+        let tls = match url.scheme() {
+            "amqp" => false,
+            "amqps" => true,
+            _ => return Err(EndpointError::Malformed),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
             return Err(EndpointError::Login);
         }
-        let (address, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-        if address.trim_end_matches('/').contains('/') {
+        if !matches!(url.path(), "" | "/") {
             return Err(EndpointError::Path);
         }
-        if !parameters.split('&').all(|parameter| parameter.is_empty() || parameter.starts_with("heartbeat=")) {
-            return Err(EndpointError::Parameter);
+        let host = match url.host().ok_or(EndpointError::Malformed)? {
+            Host::Domain(name) => name.to_owned(),
+            Host::Ipv4(address) => address.to_string(),
+            Host::Ipv6(address) => address.to_string(),
+        };
+        let mut heartbeat = None;
+        for (name, value) in url.query_pairs() {
+            match (name.as_ref(), value.parse()) {
+                ("heartbeat", Ok(seconds)) => heartbeat = Some(seconds),
+                _ => return Err(EndpointError::Parameter),
+            }
         }
-        let uri: AMQPUri = text.parse().map_err(|_| EndpointError::Malformed)?;
-        let host = uri.authority.host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() || address.is_empty() {
-            return Err(EndpointError::Malformed);
-        }
-        Ok(Self {
-            tls: uri.scheme == AMQPScheme::AMQPS,
-            host,
-            port: uri.authority.port,
-            heartbeat: uri.query.heartbeat,
-        })
+        let port = url.port().unwrap_or(if tls { 5671 } else { 5672 });
+        Ok(Self { tls, host, port, heartbeat })
     }
 }
 
@@ -116,6 +120,7 @@ mod tests {
         check("amqp://h:99999", Err(EndpointError::Malformed));
         check("amqp://user:secret@h", Err(EndpointError::Login));
         check("amqp://h/vhost", Err(EndpointError::Path));
+        check("amqp://h?heartbeat=soon", Err(EndpointError::Parameter));
         check("amqp://h?frame_max=4096", Err(EndpointError::Parameter));
     }
 }
