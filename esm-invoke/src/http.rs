@@ -1,0 +1,298 @@
+//! Invokes a function behind a URL that speaks Lambda's Invoke API.
+//!
+//! The line between "it cannot have run" and "it may have run" is the last piece of the event: what
+//! fails before it is sent is [`Outcome::Unavailable`] and spends nothing, what fails afterwards is
+//! [`Outcome::FunctionError`]. An answer that comes early is taken at its word.
+
+use std::{
+    error::Error,
+    io, iter, mem,
+    pin::pin,
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use esm_core::{
+    event::Event,
+    invoker::{Invoke, Outcome},
+};
+use native_tls::TlsConnector;
+use reqwest::{
+    Body, Client, Method, Request, Response, Url,
+    header::{CONTENT_TYPE, HeaderMap},
+    redirect,
+};
+
+use crate::{
+    answer::{Answer, public, result_too_large},
+    body::{EventBody, Overdue, Progress},
+    members::for_log,
+};
+
+/// How long a connection may stay unused. Servers close idle connections (gunicorn after 2 s,
+/// Node.js after 5 s), and a request that meets such a close looks like a function that died. So
+/// ours go first.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How to reach one function.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct HttpSettings {
+    /// The URL to post events to, `http` or `https`. User and password in it are sent as Basic
+    /// authentication; they and the query appear in no message.
+    pub url: String,
+    /// How long the function may run, counted from when the event was fully sent.
+    pub timeout: Duration,
+    /// How long connecting may take, with name resolution and TLS. 5 s by default.
+    pub connect_timeout: Duration,
+    /// How long the other side may take nothing while the event is being sent. 30 s by default.
+    pub stall_timeout: Duration,
+}
+
+impl HttpSettings {
+    /// Settings with the defaults named at each field.
+    pub fn new(url: impl Into<String>, timeout: Duration) -> Self {
+        Self {
+            url: url.into(),
+            timeout,
+            connect_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why settings do not make an invoker. The URL itself is never part of the text.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpSettingsError {
+    /// It cannot be read as a URL.
+    #[error("the URL cannot be read: {0}")]
+    Url(String),
+    /// Its scheme is something else than `http` or `https`.
+    #[error("a URL of a function begins with http:// or https://, not with `{0}:`")]
+    Scheme(String),
+    /// The system's TLS library could not be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    /// The client could not be set up.
+    #[error("the HTTP client cannot be set up")]
+    Client(#[source] reqwest::Error),
+}
+
+/// Invokes the function behind one URL. Connections are kept and reused; each carries one
+/// invocation at a time.
+pub struct HttpInvoker {
+    client: Client,
+    url: Url,
+    headers: HeaderMap,
+    /// The URL as people may see it.
+    endpoint: String,
+    timeout: Duration,
+    stall_timeout: Duration,
+}
+
+impl HttpInvoker {
+    /// Checks the settings and sets up the client. Connects to nothing yet.
+    pub fn new(settings: HttpSettings) -> Result<Self, HttpSettingsError> {
+        let HttpSettings { url, timeout, connect_timeout, stall_timeout } = settings;
+        let url = parse(&url)?;
+        let client = client(system_tls()?, connect_timeout).map_err(HttpSettingsError::Client)?;
+        // Takes user and password out of the URL and makes a header of them.
+        let request = client
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header("x-amz-invocation-type", "RequestResponse")
+            .build()
+            .map_err(HttpSettingsError::Client)?;
+        Ok(Self {
+            client,
+            url: request.url().clone(),
+            headers: request.headers().clone(),
+            endpoint: public(request.url()),
+            timeout,
+            stall_timeout,
+        })
+    }
+
+    fn request(&self, body: EventBody) -> Request {
+        let mut request = Request::new(Method::POST, self.url.clone());
+        *request.headers_mut() = self.headers.clone();
+        *request.body_mut() = Some(Body::wrap(body));
+        request
+    }
+
+    async fn exchange(&self, body: EventBody, progress: &Progress) -> Outcome {
+        let mut overdue = pin!(progress.clone().overdue(self.stall_timeout, self.timeout));
+        let response = tokio::select! {
+            response = self.client.execute(self.request(body)) => response,
+            overdue = &mut overdue => return self.overdue(overdue),
+        };
+        let mut response = match response {
+            Ok(response) => response,
+            Err(error) => return self.never_answered(&error, progress),
+        };
+        let mut answer = Answer {
+            endpoint: &self.endpoint,
+            status: response.status(),
+            headers: mem::take(response.headers_mut()),
+            body: Vec::new(),
+        };
+        let read = tokio::select! {
+            read = read(response, &mut answer) => read,
+            overdue = &mut overdue => Err(Broken::Overdue(overdue)),
+        };
+        match read {
+            // An error is known by its head; as much of its body as came is good enough.
+            Err(broken) if answer.is_result() => self.broke_off(broken),
+            _ => answer.outcome(SystemTime::now()),
+        }
+    }
+
+    fn never_answered(&self, error: &reqwest::Error, progress: &Progress) -> Outcome {
+        let cause = root(error);
+        if speaks_no_http(error) {
+            let reason = format!("{} does not speak HTTP ({cause}); check scheme and port", self.endpoint);
+            Outcome::NotUsable { reason }
+        } else if progress.is_complete() && !was_refused(error) {
+            connection_lost(format!("the connection was lost before an answer came: {cause}"))
+        } else {
+            self.unavailable(&cause)
+        }
+    }
+
+    fn broke_off(&self, broken: Broken) -> Outcome {
+        match broken {
+            Broken::TooLarge => result_too_large(),
+            Broken::Overdue(Overdue::Answering) => timed_out(self.timeout),
+            Broken::Overdue(Overdue::Sending) => {
+                connection_lost("the answer began before the event was taken, and did not end".into())
+            }
+            Broken::Connection(error) => {
+                connection_lost(format!("the connection was lost within the answer: {}", root(&error)))
+            }
+        }
+    }
+
+    fn overdue(&self, overdue: Overdue) -> Outcome {
+        match overdue {
+            Overdue::Answering => timed_out(self.timeout),
+            Overdue::Sending => {
+                let stalled = self.stall_timeout.as_secs_f64();
+                self.unavailable(&format!("nothing of the event was taken for {stalled} seconds"))
+            }
+        }
+    }
+
+    fn unavailable(&self, cause: &str) -> Outcome {
+        let reason = format!("cannot send to {}: {cause}", self.endpoint);
+        Outcome::Unavailable { reason, retry_after: None }
+    }
+}
+
+#[async_trait]
+impl Invoke for HttpInvoker {
+    async fn invoke(&self, event: Event) -> Outcome {
+        let (body, progress) = EventBody::new(event);
+        self.exchange(body, &progress).await
+    }
+}
+
+/// Why an answer was not read to its end.
+enum Broken {
+    Connection(reqwest::Error),
+    Overdue(Overdue),
+    TooLarge,
+}
+
+async fn read(mut response: Response, answer: &mut Answer<'_>) -> Result<(), Broken> {
+    let limit = answer.body_limit();
+    while let Some(chunk) = response.chunk().await.map_err(Broken::Connection)? {
+        if answer.body.len() + chunk.len() > limit {
+            return Err(Broken::TooLarge);
+        }
+        answer.body.extend_from_slice(&chunk);
+    }
+    Ok(())
+}
+
+fn parse(text: &str) -> Result<Url, HttpSettingsError> {
+    let url = Url::parse(text).map_err(|error| HttpSettingsError::Url(error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(HttpSettingsError::Scheme(url.scheme().to_owned()));
+    }
+    match url.as_str().parse::<hyper::Uri>() {
+        Ok(_) => Ok(url),
+        Err(error) => Err(HttpSettingsError::Url(error.to_string())),
+    }
+}
+
+/// Reading the system's certificates takes a tenth of a second and a megabyte, so all invokers
+/// share them.
+fn system_tls() -> Result<TlsConnector, HttpSettingsError> {
+    static SYSTEM_TLS: LazyLock<native_tls::Result<TlsConnector>> = LazyLock::new(TlsConnector::new);
+    match &*SYSTEM_TLS {
+        Ok(tls) => Ok(tls.clone()),
+        Err(error) => Err(HttpSettingsError::Tls(error.to_string())),
+    }
+}
+
+fn client(tls: TlsConnector, connect_timeout: Duration) -> reqwest::Result<Client> {
+    Client::builder()
+        .user_agent(concat!("esm/", env!("CARGO_PKG_VERSION")))
+        .tls_backend_preconfigured(tls)
+        .connect_timeout(connect_timeout)
+        .pool_idle_timeout(IDLE)
+        .tcp_nodelay(true)
+        // A peer that is gone is noticed by its silence while a function runs. One that takes
+        // nothing is judged by our own limits: the kernel's would count it as a broken connection.
+        .tcp_keepalive(Duration::from_secs(15))
+        .tcp_user_timeout(None)
+        // One invocation per connection, so that a lost one hurts no other.
+        .http1_only()
+        // An answer that points elsewhere is for a person to look at, not for the events to follow.
+        .redirect(redirect::Policy::none())
+        // Events go to the URL that was configured and nowhere else: a variable of the environment
+        // that was meant for other programs must not send them, or a call to loopback, to a proxy.
+        .no_proxy()
+        // What a failure means is the caller's to decide. A request that was not begun, on a kept
+        // connection that turns out closed, is still sent again on a new one.
+        .retry(reqwest::retry::never())
+        .build()
+}
+
+fn timed_out(timeout: Duration) -> Outcome {
+    Outcome::FunctionError {
+        error_type: "Sandbox.Timedout".into(),
+        message: format!("Task timed out after {:.2} seconds", timeout.as_secs_f64()),
+    }
+}
+
+fn connection_lost(message: String) -> Outcome {
+    Outcome::FunctionError { error_type: "Runtime.ConnectionLost".into(), message }
+}
+
+fn chain<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(error.source(), |error| (*error).source())
+}
+
+/// The end of the chain says what happened, what stands before it only where.
+fn root(error: &reqwest::Error) -> String {
+    chain(error).last().map_or_else(|| "no cause is known".into(), |root| for_log(&root.to_string()))
+}
+
+/// An end that closes a connection without having read all it was sent answers with a reset; one
+/// that dies after it read the event closes in good order. So a reset means that the event was not
+/// taken: by a server that was just closing an idle connection, or by a proxy in front of a
+/// container that is not up yet.
+fn was_refused(error: &reqwest::Error) -> bool {
+    chain(error)
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe))
+}
+
+fn speaks_no_http(error: &reqwest::Error) -> bool {
+    chain(error)
+        .filter_map(|error| error.downcast_ref::<hyper::Error>())
+        .any(|error| error.is_parse() && error.to_string() == "invalid HTTP version parsed")
+}
