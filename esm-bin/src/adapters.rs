@@ -1,0 +1,127 @@
+//! Which brokers and backends this build can speak to: the only file that asks for features.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use esm_core::{invoker::Invoke, source::Connect};
+
+use crate::config::{Entry, Login, Reported};
+
+/// The adapters and backends that are in this build.
+pub const FEATURES: &[&str] = &[
+    #[cfg(feature = "rabbitmq")]
+    "rabbitmq",
+    #[cfg(feature = "http")]
+    "http",
+];
+
+/// Makes sources on one broker.
+pub type Sources = Box<dyn Fn(QueueSettings) -> Arc<dyn Connect> + Send + Sync>;
+
+/// A queue and how it is read.
+pub struct QueueSettings {
+    /// The virtual host that has the queue.
+    pub virtual_host: String,
+    /// The queue.
+    pub queue: String,
+    /// Who reads it.
+    pub login: Login,
+    /// By which name the broker knows the consumer.
+    pub consumer_tag: String,
+    /// The broker's ARN, for events.
+    pub event_source_arn: String,
+    /// Whether events must suit consumers that accept documented members only.
+    pub strict_consumers: bool,
+    /// Whether the bytes of long header strings are written from 0 to 255 and not as Java has them.
+    pub unsigned_header_bytes: bool,
+    /// How long the broker lets a delivery be held.
+    pub consumer_timeout: Duration,
+}
+
+/// Files of a TLS connection to a broker.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFiles {
+    /// Certificates of authorities to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate.
+    pub cert_file: Option<PathBuf>,
+    /// Its key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// The broker at these endpoints, by the adapter for its engine. Connects to nothing yet.
+pub(crate) fn broker(
+    name: &str,
+    engine: &Entry<'_>,
+    endpoints: &[Entry<'_>],
+    tls: Option<(&Entry<'_>, TlsFiles)>,
+) -> Result<Sources, Reported> {
+    match engine.text()?.as_str() {
+        "rabbitmq" => rabbitmq(name, engine, endpoints, tls),
+        "activemq" => Err(engine.report(format_args!("this build has no adapter for activemq; {}", built_in()))),
+        _ => Err(engine.report("must be \"rabbitmq\" or \"activemq\"")),
+    }
+}
+
+#[cfg(feature = "rabbitmq")]
+fn rabbitmq(
+    name: &str,
+    engine: &Entry<'_>,
+    endpoints: &[Entry<'_>],
+    tls: Option<(&Entry<'_>, TlsFiles)>,
+) -> Result<Sources, Reported> {
+    use esm_rabbitmq::{Connections, RabbitSource, Settings};
+
+    let endpoints = crate::config::all(endpoints.iter().map(Entry::parsed))?;
+    let connections = match tls {
+        None => Connections::new(name.into(), endpoints, None).map_err(|error| engine.report(error))?,
+        Some((entry, TlsFiles { ca_file, cert_file, key_file })) => {
+            let files = esm_rabbitmq::TlsFiles { ca_file, cert_file, key_file };
+            Connections::new(name.into(), endpoints, Some(&files)).map_err(|error| entry.report(error))?
+        }
+    };
+    Ok(Box::new(move |queue| {
+        let settings = Settings {
+            virtual_host: queue.virtual_host,
+            queue: queue.queue,
+            username: queue.login.username,
+            password: queue.login.password,
+            consumer_tag: queue.consumer_tag,
+            event_source_arn: queue.event_source_arn,
+            strict_consumers: queue.strict_consumers,
+            unsigned_header_bytes: queue.unsigned_header_bytes,
+            consumer_timeout: queue.consumer_timeout,
+        };
+        Arc::new(RabbitSource::new(connections.clone(), settings))
+    }))
+}
+
+#[cfg(not(feature = "rabbitmq"))]
+fn rabbitmq(
+    _: &str,
+    engine: &Entry<'_>,
+    _: &[Entry<'_>],
+    _: Option<(&Entry<'_>, TlsFiles)>,
+) -> Result<Sources, Reported> {
+    Err(engine.report(format_args!("this build has no adapter for rabbitmq; {}", built_in())))
+}
+
+/// The function behind a URL.
+#[cfg(feature = "http")]
+pub(crate) fn http(url: &Entry<'_>, timeout: Duration) -> Result<Arc<dyn Invoke>, Reported> {
+    use esm_invoke::http::{HttpInvoker, HttpSettings};
+
+    match HttpInvoker::new(HttpSettings::new(url.text()?, timeout)) {
+        Ok(invoker) => Ok(Arc::new(invoker)),
+        Err(error) => Err(url.report(error)),
+    }
+}
+
+/// The function behind a URL.
+#[cfg(not(feature = "http"))]
+pub(crate) fn http(url: &Entry<'_>, _: Duration) -> Result<Arc<dyn Invoke>, Reported> {
+    Err(url.report(format_args!("this build has no backend http; {}", built_in())))
+}
+
+fn built_in() -> String {
+    if FEATURES.is_empty() { "it has none at all".into() } else { format!("it has: {}", FEATURES.join(", ")) }
+}

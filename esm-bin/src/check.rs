@@ -1,0 +1,59 @@
+//! What a configuration comes to, for people: the plan of each mapping, and what may surprise.
+
+use esm_core::{event::EVENT_SIZE_LIMIT, mapping::DeadLetter};
+
+use crate::config::{Config, ConfiguredMapping};
+
+const FAILING_BATCH: &str = "\
+a failing batch holds its queue until it succeeds or its messages expire; maximum_retry_attempts and the members \
+beside it change that, and this build does not act on them yet";
+
+/// The plan of every mapping, then the warnings, line by line.
+pub fn plan(config: &Config) -> Vec<String> {
+    let mut lines: Vec<String> = config.mappings.iter().flat_map(mapping_plan).collect();
+    lines.extend(config.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.push(format!("no problems; would listen on {}", config.server.listen));
+    lines
+}
+
+fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
+    let ConfiguredMapping { key, mapping, enabled, virtual_host, broker, function, source, tags } = configured;
+    let mut lines = vec![format!("{key}: {}{}", mapping.uuid, if *enabled { "" } else { " (disabled, not started)" })];
+    let mut line = |name: &str, text: String| lines.push(format!("  {name:<12} {text}"));
+    line("queue", format!("{:?} in virtual host {virtual_host:?}", mapping.queue));
+    line("broker", format!("{} at {}", broker.name, broker.endpoints.join(", ")));
+    line("broker ARN", broker.arn.clone());
+    line("function", format!("{}, at most {:?} for an invocation", function.name, function.timeout));
+    if let Some(reserved) = function.reserved_concurrency {
+        line("", format!("{reserved} at once over all of its mappings"));
+    }
+    let (records, window) = (mapping.batch_size.get(), mapping.window.duration());
+    line(
+        "batches",
+        format!("close at {records} records, {window:?} after the first, or below {EVENT_SIZE_LIMIT} bytes"),
+    );
+    line("concurrency", concurrency(mapping.maximum_concurrency.get()));
+    line("prefetch", format!("{} messages", mapping.prefetch(source.prefetch_limit())));
+    line("retries", "in place, after 1s doubling to 60s, until success or expiry".into());
+    line("", format!("handed back in time before the broker's consumer timeout of {:?}", broker.consumer_timeout));
+    line("dead letters", dead_letters(mapping.dead_letter).into());
+    for (key, value) in tags {
+        line("tag", format!("{key} = {value:?}"));
+    }
+    line("warning", FAILING_BATCH.into());
+    lines
+}
+
+fn concurrency(batches: u16) -> String {
+    match batches {
+        1 => "1 batch in flight, so order is kept".into(),
+        _ => format!("{batches} batches in flight, so order is not kept"),
+    }
+}
+
+fn dead_letters(dead_letter: DeadLetter) -> &'static str {
+    match dead_letter {
+        DeadLetter::Broker => "rejected, for the queue's dead-letter exchange (tag esm:dead-letter)",
+        DeadLetter::Park => "kept unacknowledged, since no target is known (see the tag esm:dead-letter)",
+    }
+}

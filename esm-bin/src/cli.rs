@@ -1,0 +1,138 @@
+//! The command line.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::LazyLock,
+    thread::available_parallelism,
+};
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
+use tracing::error;
+
+use crate::{
+    adapters::FEATURES,
+    check,
+    config::{self, Config, Environment, Problem},
+    logging::{self, LogFormat},
+    serve::{self, End},
+};
+
+const FAILED: u8 = 1;
+const NOT_CONFIGURED: u8 = 2;
+/// What is added to a signal's number.
+const KILLED: u8 = 128;
+/// More threads make an idle service no better and no smaller.
+const MOST_THREADS: usize = 4;
+
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let features = if FEATURES.is_empty() { "none".into() } else { FEATURES.join(", ") };
+    format!("{} (features: {features})", env!("CARGO_PKG_VERSION"))
+});
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0        ended as asked; for check: the configuration has no problem
+  1        failed while running, or could not drain in time (what was unfinished goes back to its broker)
+  2        the configuration has a problem, or the command line
+  130, 143 ended at once by a second signal (SIGINT, SIGTERM)
+
+Environment:
+  ESM__SERVER__LISTEN and the like override a key of the configuration
+  ESM_LOG (or RUST_LOG) says what is logged, such as `info` or `esm_core=debug`";
+
+/// Reads messages from queues and invokes functions with batches of them, as AWS Lambda's event
+/// source mappings do.
+#[derive(Parser)]
+#[command(name = "esm", version = VERSION.as_str(), after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the mappings of the configuration until SIGTERM or SIGINT
+    Serve {
+        /// The configuration file
+        #[arg(long, default_value = "esm.toml")]
+        config: PathBuf,
+        /// How log lines look; by default human on a terminal, JSON otherwise
+        #[arg(long)]
+        log_format: Option<LogFormat>,
+    },
+    /// Prints every problem of the configuration, or what it comes to
+    Check {
+        /// The configuration file
+        #[arg(long, default_value = "esm.toml")]
+        config: PathBuf,
+    },
+}
+
+/// Does what the command line asks for.
+pub fn run() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Check { config } => check(&config),
+        Command::Serve { config, log_format } => serve(&config, log_format),
+    };
+    ExitCode::from(result)
+}
+
+fn check(file: &Path) -> u8 {
+    let (lines, code) = match config::load(file, &environment()) {
+        Ok(config) => (check::plan(&config), 0),
+        Err(problems) => (problems.iter().map(Problem::to_string).collect(), NOT_CONFIGURED),
+    };
+    let mut output = io::stdout().lock();
+    // Whoever closes our output wants to read no more.
+    let _ = lines.iter().try_for_each(|line| writeln!(output, "{line}"));
+    code
+}
+
+fn serve(file: &Path, format: Option<LogFormat>) -> u8 {
+    if let Err(error) = logging::start(format) {
+        eprintln!("esm: {error:#}");
+        return NOT_CONFIGURED;
+    }
+    match config::load(file, &environment()) {
+        Ok(config) => run_service(config),
+        Err(problems) => {
+            for Problem { key, words } in problems {
+                error!(key, problem = words, "the configuration cannot be used");
+            }
+            NOT_CONFIGURED
+        }
+    }
+}
+
+fn run_service(config: Config) -> u8 {
+    let threads = available_parallelism().map_or(MOST_THREADS, |cores| cores.get().min(MOST_THREADS));
+    let runtime = match Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "cannot start");
+            return FAILED;
+        }
+    };
+    let end = runtime.block_on(serve::run(config));
+    runtime.shutdown_background(); // a name that is being looked up would make us wait
+    match end {
+        Ok(End::Drained) => 0,
+        Ok(End::Late) => FAILED,
+        Ok(End::Killed { signal }) => KILLED + signal,
+        Err(error) => {
+            error!("{error:#}");
+            FAILED
+        }
+    }
+}
+
+/// The variables that are text; others can neither be settings nor secrets.
+fn environment() -> Environment {
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    env::vars_os().filter_map(text).collect()
+}

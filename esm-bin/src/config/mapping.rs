@@ -1,0 +1,210 @@
+//! `[[event_source_mappings]]`: which queue of which broker is read for which function, and how.
+
+use std::{
+    collections::{BTreeMap, btree_map},
+    sync::Arc,
+};
+
+use esm_core::{
+    mapping::{BatchSize, BatchingWindow, Mapping, MaximumConcurrency},
+    source::Connect,
+};
+use uuid::Uuid;
+
+use super::{
+    broker::Broker,
+    entry::Entry,
+    function::Function,
+    problem::Reported,
+    secret::Login,
+    table::Table,
+    tags::{self, Tags},
+    targets::Targets,
+};
+use crate::adapters::QueueSettings;
+
+const DEFAULT_VIRTUAL_HOST: &str = "/";
+/// AMQP's limit for the names of queues and virtual hosts.
+const LONGEST_AMQP_NAME: usize = 255;
+
+/// Keys of the format whose behaviour this build does not have.
+const LATER: &[&str] = &[
+    "filter_criteria",
+    "function_response_types",
+    "bisect_batch_on_function_error",
+    "maximum_retry_attempts",
+    "maximum_record_age_in_seconds",
+    "destination_config",
+    "metrics_config",
+];
+
+/// A mapping and everything that it takes to run it.
+pub struct ConfiguredMapping {
+    /// Its table, such as `event_source_mappings[0]`.
+    pub key: String,
+    /// What the core runs.
+    pub mapping: Mapping,
+    /// Whether it is to run.
+    pub enabled: bool,
+    /// The virtual host that has the queue.
+    pub virtual_host: String,
+    /// The broker that has the virtual host.
+    pub broker: Arc<Broker>,
+    /// What is invoked.
+    pub function: Arc<Function>,
+    /// Reads the queue.
+    pub source: Arc<dyn Connect>,
+    /// All tags, as they were given.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// The tables of the mappings that were read so far, to find one that is there twice.
+pub(super) type Seen = BTreeMap<Uuid, String>;
+
+pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) -> Result<ConfiguredMapping, Reported> {
+    let route = Route::read(table, targets, seen);
+    let settings = Settings::read(table);
+    let enabled = table.optional("enabled", Entry::boolean);
+    table.not_yet(LATER);
+    let (route, settings) = (route?, settings?);
+    route.check_hold(table, settings.window)?;
+    Ok(ConfiguredMapping {
+        key: table.key().into(),
+        enabled: enabled?.unwrap_or(true),
+        source: (route.broker.sources)(route.queue_settings(&settings.tags)),
+        mapping: Mapping {
+            uuid: route.uuid,
+            function: route.function.name.clone(),
+            event_source: route.broker.name.clone(),
+            queue: route.queue,
+            batch_size: settings.batch_size,
+            window: settings.window,
+            maximum_concurrency: settings.maximum_concurrency,
+            dead_letter: settings.tags.dead_letter,
+        },
+        virtual_host: route.virtual_host,
+        broker: route.broker,
+        function: route.function,
+        tags: settings.tags.all,
+    })
+}
+
+/// From where to where.
+struct Route {
+    uuid: Uuid,
+    function: Arc<Function>,
+    broker: Arc<Broker>,
+    login: Arc<Login>,
+    virtual_host: String,
+    queue: String,
+}
+
+impl Route {
+    fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) -> Result<Self, Reported> {
+        let function = table.required("function_name", |entry| targets.function(entry));
+        let broker = table.required("event_source", |entry| targets.broker(entry));
+        let login = table.required("secret", |entry| targets.login(entry));
+        let queue = table.required("queues", queue);
+        let virtual_host = table.optional("virtual_host", virtual_host);
+        let (function, broker, queue) = (function?, broker?, queue?);
+        let virtual_host = virtual_host?.unwrap_or_else(|| DEFAULT_VIRTUAL_HOST.into());
+        let uuid = super::uuid_of(&["mapping", &function.name, &broker.name, &virtual_host, &queue]);
+        match seen.entry(uuid) {
+            btree_map::Entry::Vacant(entry) => drop(entry.insert(table.key().into())),
+            btree_map::Entry::Occupied(first) => {
+                let words = "has the function, broker, virtual host and queue of";
+                return Err(table.report(format_args!("{words} {}; remove one of them", first.get())));
+            }
+        }
+        Ok(Self { uuid, function, broker, login: login?, virtual_host, queue })
+    }
+
+    /// A batch that fills, is invoked and is retried once must fit into the time for which the
+    /// broker lets it be held.
+    fn check_hold(&self, table: &Table<'_>, window: BatchingWindow) -> Result<(), Reported> {
+        let (limit, timeout) = (self.broker.consumer_timeout, self.function.timeout);
+        let held = window.duration() + 2 * timeout;
+        if held < limit {
+            return Ok(());
+        }
+        Err(table.report(format_args!(
+            "the batching window ({:?}) and twice the function's timeout ({timeout:?}) are {held:?}, and must stay \
+             below the broker's consumer timeout ({limit:?}): shorten them, or raise it at the broker and in \
+             brokers.{}.consumer_timeout_in_seconds",
+            window.duration(),
+            self.broker.name,
+        )))
+    }
+
+    fn queue_settings(&self, tags: &Tags) -> QueueSettings {
+        QueueSettings {
+            virtual_host: self.virtual_host.clone(),
+            queue: self.queue.clone(),
+            login: Login::clone(&self.login),
+            consumer_tag: self.uuid.to_string(),
+            event_source_arn: self.broker.arn.clone(),
+            strict_consumers: tags.strict_consumers,
+            unsigned_header_bytes: tags.unsigned_header_bytes,
+            consumer_timeout: self.broker.consumer_timeout,
+        }
+    }
+}
+
+/// How batches are made.
+struct Settings {
+    batch_size: BatchSize,
+    window: BatchingWindow,
+    maximum_concurrency: MaximumConcurrency,
+    tags: Tags,
+}
+
+impl Settings {
+    fn read(table: &mut Table<'_>) -> Result<Self, Reported> {
+        let batch_size = table.optional("batch_size", Entry::number);
+        let window = table.optional("maximum_batching_window_in_seconds", Entry::number);
+        let scaling = table.optional("scaling_config", |entry| entry.table(scaling_config));
+        let tags = table.optional("tags", tags::read);
+        let (scaling, tags) = (scaling?, tags?.unwrap_or_default());
+        if scaling.is_some() && tags.maximum_concurrency.is_some() {
+            return Err(table.report_at(
+                "scaling_config",
+                "the tag esm:maximum-concurrency sets the same number; keep one of the two",
+            ));
+        }
+        Ok(Self {
+            batch_size: batch_size?.unwrap_or_default(),
+            window: window?.unwrap_or_default(),
+            maximum_concurrency: scaling.or(tags.maximum_concurrency).unwrap_or(MaximumConcurrency::ONE),
+            tags,
+        })
+    }
+}
+
+/// AWS's model begins at 2; the tag `esm:maximum-concurrency` begins at 1.
+fn scaling_config(table: &mut Table<'_>) -> Result<MaximumConcurrency, Reported> {
+    table.required("maximum_concurrency", |entry| {
+        entry.within::<i64>(2..=1_000)?;
+        entry.number()
+    })
+}
+
+fn queue(entry: &Entry<'_>) -> Result<String, Reported> {
+    match entry.list()?.as_slice() {
+        [queue] => amqp_name(queue, 1),
+        queues => Err(entry.report(format_args!("must name exactly one queue, names {}", queues.len()))),
+    }
+}
+
+fn virtual_host(entry: &Entry<'_>) -> Result<String, Reported> {
+    amqp_name(entry, 0)
+}
+
+/// AWS allows 1,000 characters for a queue, AMQP fewer.
+fn amqp_name(entry: &Entry<'_>, least: usize) -> Result<String, Reported> {
+    let name = entry.text()?;
+    if !(least..=LONGEST_AMQP_NAME).contains(&name.len()) {
+        let range = format!("from {least} to {LONGEST_AMQP_NAME}");
+        return Err(entry.report(format_args!("must have {range} bytes of UTF-8, has {}", name.len())));
+    }
+    Ok(name)
+}

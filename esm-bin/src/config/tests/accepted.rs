@@ -1,0 +1,75 @@
+//! What a configuration comes to.
+
+use std::time::Duration;
+
+use esm_core::mapping::DeadLetter;
+
+use super::{BROKER, FUNCTION, MAPPING, SECRET, check_mapping, read_with, valid, whole};
+
+#[test]
+fn the_sample_has_no_problems_and_no_warnings() {
+    let config = valid(include_str!("../../../../esm.sample.toml"), &[]);
+    assert_eq!(config.warnings, []);
+    let [configured] = config.mappings.as_slice() else { panic!("the sample has one mapping") };
+    assert_eq!(configured.function.reserved_concurrency, Some(10));
+    assert_eq!(configured.mapping.dead_letter, DeadLetter::Broker);
+    assert_eq!(configured.tags["team"], "pizza");
+}
+
+#[test]
+fn a_mapping_is_made_of_what_the_file_says() {
+    let config = valid(&[BROKER, SECRET, FUNCTION, MAPPING].concat(), &[]);
+    let [configured] = config.mappings.as_slice() else { panic!("there is one mapping") };
+    let mapping = &configured.mapping;
+    // Metrics, consumer tags and people's scripts hold it: it must never change.
+    assert_eq!(mapping.uuid.to_string(), "191a3993-ba24-591e-b9ca-fa13c91ab6ee");
+    assert_eq!((mapping.queue.as_str(), configured.virtual_host.as_str()), ("q", "/"));
+    assert_eq!((mapping.batch_size.get(), mapping.maximum_concurrency.get()), (100, 1));
+    assert_eq!(mapping.window.duration(), Duration::from_millis(500));
+    assert_eq!(mapping.dead_letter, DeadLetter::Park);
+    assert_eq!(configured.function.timeout, Duration::from_secs(60));
+    assert_eq!(configured.broker.consumer_timeout, Duration::from_secs(1_800));
+    assert!(configured.broker.arn.starts_with("arn:aws:mq:us-east-1:000000000000:broker:pizza:b-"));
+    assert!(configured.enabled);
+}
+
+#[test]
+fn the_same_mapping_twice_is_refused_and_a_shared_queue_is_warned_of() {
+    check_mapping(
+        MAPPING,
+        &["event_source_mappings[1]: has the function, broker, virtual host and queue of event_sou"],
+    );
+    let other = MAPPING.replace("\"f\"", "\"g\"");
+    let function = FUNCTION.replace(".f]", ".g]");
+    let config = valid(&(whole() + &function + &other), &[]);
+    let [warning] = config.warnings.as_slice() else { panic!("there is one warning: {:?}", config.warnings) };
+    assert_eq!(warning.key, "event_source_mappings[1]");
+    let disabled = valid(&(whole() + &function + &other + "enabled = false\n"), &[]);
+    assert_eq!(disabled.warnings, []);
+    assert!(!disabled.mappings[1].enabled);
+}
+
+#[test]
+fn the_environment_overrides_keys_and_is_named_in_problems() {
+    let config = valid(
+        &whole(),
+        &[
+            ("ESM__SERVER__LISTEN", "127.0.0.1:7"),
+            ("ESM__BROKERS__PIZZA__ENDPOINTS", "amqp://a, amqp://b"),
+            ("ESM__EVENT_SOURCE_MAPPINGS__0__BATCH_SIZE", "7"),
+            ("ESM__EVENT_SOURCE_MAPPINGS__0__ENABLED", "true"),
+            ("ESM__EVENT_SOURCE_MAPPINGS__0__QUEUES", "00123"),
+        ],
+    );
+    let [configured] = config.mappings.as_slice() else { panic!("there is one mapping") };
+    assert_eq!(config.server.listen.port(), 7);
+    assert_eq!(configured.broker.endpoints, ["amqp://a", "amqp://b"]);
+    assert_eq!(configured.mapping.batch_size.get(), 7);
+    assert_eq!(configured.mapping.queue, "00123", "a text stays as it is");
+
+    let problems = read_with(&whole(), &[("ESM__SERVER__LISTN", "x"), ("ESM__SERVER__LISTEN", "x")]).err().unwrap();
+    let expected = ["server.listen: must be an IP address", "server.listn: is not a known key; did you mean `listen`?"];
+    for (found, expected) in problems.iter().zip(expected) {
+        assert!(found.starts_with(expected) && found.contains("(set by ESM__SERVER__LIST"), "{found}");
+    }
+}

@@ -1,0 +1,230 @@
+//! What is refused, and in which words.
+
+use super::{BROKER, FUNCTION, MAPPING, SECRET, check, check_mapping, problems, valid, whole};
+
+#[test]
+fn ten_mistakes_are_ten_problems_with_their_keys() {
+    let text = r#"
+        [server]
+        listen = "0.0.0.0:9321"
+        acount_id = "000000000000"
+        [brokers.pizza]
+        engine = "rabbitmq"
+        endpoints = ["amqp://localhost", "amqp://guest:hunter2@localhost"]
+        consumer_timeout_in_seconds = "long"
+        [secrets.login]
+        username = "guest"
+        password = { env = "ABSENT" }
+        [functions.f]
+        process = { command = ["./bootstrap"] }
+        [[event_source_mappings]]
+        function_name = "g"
+        event_source = "pizza"
+        queues = ["q", "r"]
+        secret = "login"
+        batch_size = 10001
+        filter_criteria = ['{"data":{"kind":["order"]}}']
+    "#;
+    check(
+        text,
+        &[
+            "server.listen: must be a loopback address",
+            "server.acount_id: is not a known key; did you mean `account_id`?",
+            "brokers.pizza.consumer_timeout_in_seconds: must be a whole number, is a text",
+            "brokers.pizza.endpoints[1]: must not hold a user name or password",
+            "secrets.login.password.env: the environment has no variable ABSENT",
+            "functions.f.process: this build does not act on it yet",
+            "event_source_mappings[0].function_name: there is no [functions.g]; there are: f",
+            "event_source_mappings[0].queues: must name exactly one queue, names 2",
+            "event_source_mappings[0].batch_size: must be from 1 to 10000, is 10001",
+            "event_source_mappings[0].filter_criteria: this build does not act on it yet",
+        ],
+    );
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    check(&[BROKER, SECRET, FUNCTION, MAPPING].concat(), &[]);
+    check("", &[]);
+    check(
+        "[brokers.b]\n[secrets.s]\n[functions.f]\n[[event_source_mappings]]\n",
+        &[
+            "brokers.b.engine: is missing",
+            "brokers.b.endpoints: is missing",
+            "secrets.s.username: is missing",
+            "secrets.s.password: is missing",
+            "functions.f: has no backend",
+            "event_source_mappings[0].function_name: is missing",
+            "event_source_mappings[0].event_source: is missing",
+            "event_source_mappings[0].secret: is missing",
+            "event_source_mappings[0].queues: is missing",
+        ],
+    );
+}
+
+#[test]
+fn each_value_of_a_wrong_kind_is_a_problem_of_its_own() {
+    check_mapping(
+        "batch_size = \"many\"\nmaximum_batching_window_in_seconds = 1.5\nenabled = 1\nvirtual_host = [\"/\"]\n\
+         scaling_config = 4\ntags = []\n",
+        &[
+            "event_source_mappings[0].virtual_host: must be a text in quotes, is a list",
+            "event_source_mappings[0].batch_size: must be a whole number, is a text",
+            "event_source_mappings[0].maximum_batching_window_in_seconds: must be a whole number, is a number with",
+            "event_source_mappings[0].scaling_config: must be a table, is a whole number",
+            "event_source_mappings[0].tags: must be a table, is a list",
+            "event_source_mappings[0].enabled: must be true or false, is a whole number",
+        ],
+    );
+    check(
+        "brokers = 5\nserver = []\nfunctions = [{}]\nevent_source_mappings = {}\n",
+        &[
+            "server: must be a table, is a list",
+            "brokers: must be a table, is a whole number",
+            "functions: must be a table, is a list",
+            "event_source_mappings: must be a list in brackets, is a table",
+        ],
+    );
+}
+
+#[test]
+fn a_syntax_error_has_its_line_and_column() {
+    check("[server]\nlisten = 127.0.0.1:1\n", &["line 2, column "]);
+    check("a = 1\na = 2\n", &["line 2, column 1: is no TOML: duplicate key"]);
+}
+
+#[test]
+fn numbers_are_held_to_the_documented_ranges() {
+    let batch = "event_source_mappings[0].batch_size: must be from 1 to 10000";
+    check_mapping("batch_size = 0", &[batch]);
+    check_mapping("batch_size = 10001", &[batch]);
+    check_mapping("batch_size = 10000", &[]);
+    let window = "event_source_mappings[0].maximum_batching_window_in_seconds: must be from 0 to 300";
+    check_mapping("maximum_batching_window_in_seconds = 301", &[window]);
+    check_mapping("maximum_batching_window_in_seconds = 0", &[]);
+    let scaling = "event_source_mappings[0].scaling_config.maximum_concurrency: must be from 2 to 1000";
+    check_mapping("scaling_config = { maximum_concurrency = 1 }", &[scaling]);
+    check_mapping("scaling_config = { maximum_concurrency = 1000 }", &[]);
+    let function = |line: &str| [BROKER, SECRET, FUNCTION, line, "\n", MAPPING].concat();
+    check(&function("timeout_in_seconds = 841"), &["functions.f.timeout_in_seconds: must be from 1 to 840, is 841"]);
+    check(&function("reserved_concurrency = 0"), &["functions.f.reserved_concurrency: 0 would never invoke"]);
+}
+
+#[test]
+fn what_this_build_does_not_act_on_is_refused() {
+    for key in [
+        "filter_criteria = []",
+        "function_response_types = [\"ReportBatchItemFailures\"]",
+        "bisect_batch_on_function_error = true",
+        "maximum_retry_attempts = 3",
+        "maximum_record_age_in_seconds = 60",
+        "destination_config = {}",
+        "metrics_config = {}",
+        "tags = { \"esm:event-profile\" = \"wire\" }",
+    ] {
+        let found = problems(&(whole() + key));
+        assert!(matches!(found.as_slice(), [one] if one.contains("does not act on it yet")), "{key}: {found:?}");
+    }
+    for (table, key) in [
+        ("[server]", "memory_limit_in_mebibytes = 64"),
+        ("[server]", "tls = { cert_file = \"a\", key_file = \"b\" }"),
+        ("[server]", "access_keys = []"),
+        ("[aws]", "endpoint_url = \"http://localhost\""),
+        ("[brokers.b]", "delivery_limit = 20\nengine = \"rabbitmq\"\nendpoints = [\"amqp://h\"]"),
+        ("[functions.g]", "lambda = { name = \"g\" }"),
+        ("[functions.g]", "http = { url = \"http://h/\", headers = {} }"),
+        ("[functions.g]", "http = { url = \"http://h/\", tls = {} }"),
+        ("[functions.g]", "http = { url = \"http://h/\", secret = \"s\" }"),
+        ("[functions.g]", "http = { url = \"http://h/\", hmac_secret = \"s\" }"),
+        ("[functions.g]", "http = { url = \"http://h/\", protocol = \"webhook\" }"),
+    ] {
+        let found = problems(&format!("{table}\n{key}\n"));
+        assert!(matches!(found.as_slice(), [one] if one.contains("does not act on")), "{key}: {found:?}");
+    }
+    check("[functions.g]\nhttp = { url = \"http://h/\", protocol = \"lambda\" }\n", &[]);
+    check(
+        "[brokers.b]\nengine = \"activemq\"\nendpoints = [\"tcp://h:61616\"]\n",
+        &["brokers.b.engine: this build has"],
+    );
+    check("[brokers.b]\nengine = \"kafka\"\nendpoints = [\"h\"]\n", &["brokers.b.engine: must be"]);
+}
+
+#[test]
+fn references_lead_to_tables_by_name_or_arn() {
+    let arn = "arn:aws:mq:us-east-1:111122223333:broker:pizza:b-1";
+    let with = |function: &str, source: &str| {
+        let mapping = MAPPING.replace("\"f\"", &format!("\"{function}\"")).replace("pizza", source);
+        [BROKER, "arn = \"", arn, "\"\n", SECRET, FUNCTION, &mapping].concat()
+    };
+    check(&with("f:alias", arn), &[]);
+    check(&with("arn:aws:lambda:us-east-1:123456789012:function:f", "pizza"), &[]);
+    check(&with("no name", "pizza"), &["event_source_mappings[0].function_name: must be a function's name"]);
+    let unknown = "event_source_mappings[0].event_source: names no broker and no ARN of one; there are: pizza";
+    check(&with("f", "pasta"), &[unknown]);
+    check(
+        &[BROKER, FUNCTION, MAPPING].concat(),
+        &["event_source_mappings[0].secret: names no table of [secrets]; there is none"],
+    );
+    // A reference to something broken is no further problem.
+    let broken = whole().replace("amqp://localhost", "http://localhost");
+    check(&broken, &["brokers.pizza.endpoints[0]: must be amqp://"]);
+}
+
+#[test]
+fn a_batch_must_not_be_held_longer_than_the_broker_allows() {
+    let with = |timeout: u32, window: u32| {
+        let function = format!("{FUNCTION}timeout_in_seconds = {timeout}\n");
+        let mapping = format!("{MAPPING}maximum_batching_window_in_seconds = {window}\n");
+        [BROKER, SECRET, &function, &mapping].concat()
+    };
+    check(&with(840, 119), &[]);
+    check(&with(840, 120), &["event_source_mappings[0]: the batching window (120s) and twice"]);
+    assert_eq!(valid(&with(840, 60), &[]).warnings.len(), 1, "there is no time for a second attempt");
+    assert_eq!(valid(&with(840, 59), &[]).warnings, []);
+}
+
+#[test]
+fn queues_and_virtual_hosts_are_held_to_amqps_length() {
+    let mapping = |queue: &str| MAPPING.replace("\"q\"", &format!("{queue:?}"));
+    let whole = |queue: &str, virtual_host: &str| {
+        let virtual_host = format!("virtual_host = {virtual_host:?}\n");
+        [BROKER, SECRET, FUNCTION, &mapping(queue), &virtual_host].concat()
+    };
+    let key = "event_source_mappings[0]";
+    check(&whole(&"q".repeat(255), ""), &[]);
+    check(&whole(&"ü".repeat(128), "/"), &[&format!("{key}.queues[0]: must have from 1 to 255 bytes")]);
+    check(
+        &whole("", &"v".repeat(256)),
+        &[&format!("{key}.queues[0]: must have from 1"), &format!("{key}.virtual_host: must have from 0 to 255 bytes")],
+    );
+}
+
+#[test]
+fn tags_with_our_prefix_act_and_others_are_kept() {
+    let tags = |tags: &str| format!("tags = {{ {tags} }}");
+    let key = |name: &str| format!("event_source_mappings[0].tags.{name}");
+    check_mapping(&tags(r#""esm:dead-letter" = "broker", "esm:strict-consumers" = "true", team = "pizza""#), &[]);
+    check_mapping(&tags(r#""esm:header-bytes" = "unsigned", "esm:maximum-concurrency" = "1""#), &[]);
+    check_mapping(&tags(r#""esm:dead-letter" = "drop""#), &[&key("\"esm:dead-letter\": must be \"broker\"")]);
+    check_mapping(&tags(r#""esm:strict-consumers" = true"#), &[&key("\"esm:strict-consumers\": must be a text")]);
+    check_mapping(&tags(r#""esm:maximum-concurrency" = "0""#), &[&key("\"esm:maximum-concurrency\": must be from 1")]);
+    check_mapping(&tags(r#""esm:colour" = "red""#), &[&key("\"esm:colour\": is not a known esm: tag")]);
+    check_mapping(&tags(r#""aws:x" = "y""#), &[&key("\"aws:x\": keys that begin with aws: are reserved")]);
+    check_mapping(&tags(&format!("a = \"{}\"", "v".repeat(257))), &[&key("a: a tag's value has at most 256")]);
+    let both = r#"scaling_config = { maximum_concurrency = 2 }
+                  tags = { "esm:maximum-concurrency" = "2" }"#;
+    check_mapping(both, &["event_source_mappings[0].scaling_config: the tag esm:maximum-concurrency"]);
+}
+
+#[test]
+fn tls_files_are_looked_for_and_relative_to_the_configuration() {
+    let broker = |line: &str| format!("[brokers.b]\nengine = \"rabbitmq\"\nendpoints = [\"amqps://h\"]\n{line}\n");
+    check(
+        &broker("tls = { ca_file = \"ca.pem\", cert_file = \"c.pem\" }"),
+        &[
+            "brokers.b.tls.ca_file: cannot read `/nonexistent/ca.pem`",
+            "brokers.b.tls.cert_file: cannot read `/nonexistent/c.pem`",
+        ],
+    );
+    check(&broker("tls = {}").replace("amqps", "amqp"), &["brokers.b.tls: has no effect"]);
+}

@@ -1,0 +1,60 @@
+//! What works as configured and may surprise.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{ConfiguredMapping, Problem, Server};
+
+/// Before the broker's limit ends, a batch is handed back instead of being retried.
+const HOLD_MARGIN: Duration = Duration::from_secs(60);
+
+pub(super) fn all(server: &Server, mappings: &[ConfiguredMapping]) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    if server.has_data_dir {
+        warnings.push(Problem::new("server.data_dir", "this build keeps no store and leaves the folder alone"));
+    }
+    if !mappings.iter().any(|mapping| mapping.enabled) {
+        warnings.push(Problem::new("event_source_mappings", "none is enabled, so nothing is read"));
+    }
+    warnings.extend(mappings.iter().filter_map(large_prefetch));
+    warnings.extend(mappings.iter().filter_map(short_hold));
+    warnings.extend(shared_queues(mappings));
+    warnings
+}
+
+fn large_prefetch(configured: &ConfiguredMapping) -> Option<Problem> {
+    let ConfiguredMapping { mapping, source, .. } = configured;
+    let limit = source.prefetch_limit();
+    let (batch, concurrency) = (u32::from(mapping.batch_size.get()), u32::from(mapping.maximum_concurrency.get()));
+    (batch * (concurrency + 1) > limit).then(|| {
+        let words = format!(
+            "{} batches of {batch} are more than the {limit} messages that the broker lends at once; about {} full \
+             batches can be in flight",
+            concurrency,
+            (limit / batch).max(1)
+        );
+        Problem::new(&configured.key, words)
+    })
+}
+
+fn short_hold(configured: &ConfiguredMapping) -> Option<Problem> {
+    let ConfiguredMapping { mapping, function, broker, .. } = configured;
+    let held = mapping.window.duration() + 2 * function.timeout;
+    (held + HOLD_MARGIN >= broker.consumer_timeout).then(|| {
+        let words = "the broker's consumer timeout leaves no time for a second attempt after one that used the \
+                     function's whole timeout; such a batch is handed back to the broker and taken again";
+        Problem::new(&configured.key, words)
+    })
+}
+
+fn shared_queues(mappings: &[ConfiguredMapping]) -> Vec<Problem> {
+    let mut readers = BTreeMap::new();
+    let mut warnings = Vec::new();
+    for reader in mappings.iter().filter(|mapping| mapping.enabled) {
+        let queue = (&reader.broker.name, &reader.virtual_host, &reader.mapping.queue);
+        if let Some(other) = readers.insert(queue, &reader.key) {
+            let words = format!("{other} reads the same queue; each message goes to only one of the two");
+            warnings.push(Problem::new(&reader.key, words));
+        }
+    }
+    warnings
+}

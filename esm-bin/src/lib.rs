@@ -1,0 +1,17 @@
+//! The service `esm`: event source mappings for Amazon MQ, run by yourself.
+//!
+//! A library with a short `main`, so that tests can boot the whole service in their own process.
+//!
+//! Reading order: [`cli`] (what can be asked for), [`config`] (a file and the environment become
+//! valid settings), [`adapters`] (the brokers and backends in this build), [`check`] (what the
+//! settings come to, for people), [`serve`] (start, run, drain), [`http`] (metrics and health),
+//! [`logging`].
+
+pub mod adapters;
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod logging;
+pub mod serve;
+mod signals;

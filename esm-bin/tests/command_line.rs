@@ -1,0 +1,191 @@
+//! The program itself: what it prints, and how it exits.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const TEN_MISTAKES: &str = r#"
+[server]
+listen = "localhost"
+region = ""
+[brokers.pizza]
+engine = "rabbitmq"
+endpoints = ["amqp://user:hunter2@localhost", "http://localhost"]
+[secrets.login]
+username = "guest"
+password = "hunter2"
+[functions.f]
+http = { url = "http://localhost/", headers = {} }
+timeout_in_seconds = "long"
+[[event_source_mappings]]
+function_name = "f"
+event_source = "pizza"
+queues = []
+secret = "login"
+batch_size = -1
+colour = "red"
+"#;
+
+/// Nothing listens at port 1, so the mapping keeps trying.
+const ONE_MAPPING: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+[brokers.pizza]
+engine = "rabbitmq"
+endpoints = ["amqp://127.0.0.1:1"]
+[secrets.login]
+username = "guest"
+password = { env = "PIZZA_PASSWORD" }
+[functions.f]
+http = { url = "http://127.0.0.1:1/" }
+[[event_source_mappings]]
+function_name = "f"
+event_source = "pizza"
+queues = ["pizzaQueue"]
+secret = "login"
+"#;
+
+fn esm(arguments: &[&str], configuration: &str) -> (Command, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("esm.toml"), configuration).expect("is written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_esm"));
+    command.args(arguments).current_dir(folder.path()).env_clear().env("PIZZA_PASSWORD", "hunter2");
+    (command, folder)
+}
+
+fn run(arguments: &[&str], configuration: &str) -> Output {
+    let (mut command, _folder) = esm(arguments, configuration);
+    command.output().expect("runs")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("is text")
+}
+
+#[test]
+fn check_prints_every_problem_with_its_key_and_exits_with_2() {
+    let output = run(&["check"], TEN_MISTAKES);
+    let printed = text(&output.stdout);
+    let keys: Vec<_> = printed.lines().map(|line| line.split(": ").next().unwrap_or_default()).collect();
+    assert_eq!(
+        keys,
+        [
+            "server.listen",
+            "server.region",
+            "brokers.pizza.endpoints[0]",
+            "brokers.pizza.endpoints[1]",
+            "secrets.login.password",
+            "functions.f.timeout_in_seconds",
+            "functions.f.http.headers",
+            "event_source_mappings[0].queues",
+            "event_source_mappings[0].batch_size",
+            "event_source_mappings[0].colour",
+        ],
+        "{printed}"
+    );
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn check_prints_the_plan_and_exits_with_0() {
+    let output = run(&["check", "--config", "esm.toml"], ONE_MAPPING);
+    let printed = text(&output.stdout);
+    for part in ["\"pizzaQueue\"", "amqp://127.0.0.1:1", "prefetch     200", "500ms", "holds its queue"] {
+        assert!(printed.contains(part), "{part} is not in {printed}");
+    }
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_a_problem() {
+    let output = run(&["check", "--config", "absent.toml"], "");
+    assert!(text(&output.stdout).starts_with("absent.toml: cannot be read"));
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn the_version_names_the_features_built_in() {
+    let output = run(&["--version"], "");
+    let features = esm::adapters::FEATURES.join(", ");
+    assert_eq!(text(&output.stdout), format!("esm {} (features: {features})\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn serve_logs_every_problem_and_exits_with_2() {
+    let output = run(&["serve"], TEN_MISTAKES);
+    let events: Vec<Value> = text(&output.stderr).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.len(), 10);
+    assert_eq!(events[0]["key"], "server.listen");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_by_its_key() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (mut command, _folder) = esm(&["serve", "--log-format", "human"], ONE_MAPPING);
+    let output = command.env("ESM__SERVER__LISTEN", taken.local_addr().unwrap().to_string()).output().unwrap();
+    let printed = text(&output.stderr);
+    assert!(printed.contains("server.listen: cannot listen on 127.0.0.1:"), "{printed}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// A service that is killed with its test.
+struct Serving {
+    process: Child,
+    log: BufReader<ChildStderr>,
+    _folder: TempDir,
+}
+
+impl Serving {
+    fn start() -> Self {
+        let (mut command, folder) = esm(&["serve"], ONE_MAPPING);
+        let mut process = command.stderr(Stdio::piped()).spawn().expect("starts");
+        let log = BufReader::new(process.stderr.take().expect("is piped"));
+        Self { process, log, _folder: folder }
+    }
+
+    /// The next event that says so.
+    fn wait_for(&mut self, message: &str) -> Value {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.log.read_line(&mut line).expect("is text"), 0, "ended without `{message}`");
+            let event: Value = serde_json::from_str(&line).expect("is JSON");
+            if event["message"].as_str().is_some_and(|text| text.starts_with(message)) {
+                return event;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.process.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    fn exit(mut self) -> ExitStatus {
+        self.process.wait().expect("ends")
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.process.kill(); // it has ended already, unless the test failed
+    }
+}
+
+#[test]
+fn a_signal_drains_and_exits_with_0() {
+    for signal in ["-TERM", "-INT"] {
+        let mut serving = Serving::start();
+        let event = serving.wait_for("cannot read the queue");
+        assert_eq!(event["span"]["queue"], "pizzaQueue");
+        serving.signal(signal);
+        serving.wait_for("draining");
+        assert_eq!(serving.exit().code(), Some(0));
+    }
+}

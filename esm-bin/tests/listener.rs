@@ -1,0 +1,96 @@
+//! The whole service in this process, asked over HTTP.
+
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use esm::{
+    config::{self, Config},
+    serve::{End, Service},
+};
+use reqwest::{Response, StatusCode};
+use serde_json::{Value, json};
+
+/// Nothing listens at port 1, so the first mapping keeps trying; the second is not to run.
+const CONFIGURATION: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+[brokers.pizza]
+engine = "rabbitmq"
+endpoints = ["amqp://127.0.0.1:1"]
+[secrets.login]
+username = "guest"
+password = { env = "PASSWORD" }
+[functions.f]
+http = { url = "http://127.0.0.1:1/" }
+[[event_source_mappings]]
+function_name = "f"
+event_source = "pizza"
+queues = ["one"]
+secret = "login"
+[[event_source_mappings]]
+function_name = "f"
+event_source = "pizza"
+queues = ["two"]
+secret = "login"
+enabled = false
+"#;
+
+fn configuration() -> Config {
+    let environment = HashMap::from([("PASSWORD".into(), "hunter2".into())]);
+    config::read(CONFIGURATION, Path::new(""), &environment).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+async fn get(service: &Service, path: &str) -> Response {
+    reqwest::get(format!("http://{}{path}", service.address())).await.expect("is answered")
+}
+
+#[tokio::test]
+async fn readiness_tells_of_each_mapping_and_one_in_trouble_does_not_spoil_it() {
+    let service = Service::start(configuration()).await.unwrap();
+    let mut answer = get(&service, "/readyz").await;
+    while answer.status() != StatusCode::OK {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        answer = get(&service, "/readyz").await;
+    }
+    let readiness: Value = answer.json().await.unwrap();
+    let [one, two] = readiness["EventSourceMappings"].as_array().unwrap().as_slice() else { panic!("{readiness}") };
+    let result = one["LastProcessingResult"].as_str().unwrap();
+    assert!(result.starts_with("PROBLEM: broker `pizza"), "{result}");
+    assert_eq!(
+        [&one["FunctionName"], &one["EventSource"], &one["Queue"]],
+        ["f", "pizza", "one"].map(|text| json!(text)).each_ref()
+    );
+    assert_eq!(one["UUID"].as_str().unwrap().len(), 36);
+    assert_eq!(two["State"], "Disabled");
+    assert_eq!(two["StateTransitionReason"], "USER_INITIATED");
+    assert_eq!(two["LastProcessingResult"], "No records processed");
+    assert_eq!(service.drain().await, End::Drained);
+}
+
+#[tokio::test]
+async fn metrics_and_health_are_served() {
+    let service = Service::start(configuration()).await.unwrap();
+    let uuid = configuration().mappings[0].mapping.uuid;
+
+    assert_eq!(get(&service, "/healthz").await.status(), StatusCode::OK);
+    let page = get(&service, "/").await.text().await.unwrap();
+    assert!(page.contains(env!("CARGO_PKG_VERSION")) && page.contains("rabbitmq") && page.contains("/metrics"));
+    let metrics = get(&service, "/metrics").await;
+    assert_eq!(metrics.headers()["content-type"], "text/plain; version=0.0.4");
+    let metrics = metrics.text().await.unwrap();
+    for series in [&format!("esm_source_connected{{mapping=\"{uuid}\"}} 0"), "process_resident_memory_bytes"] {
+        assert!(metrics.contains(series), "{series} is not in {metrics}");
+    }
+    assert!(!metrics.contains("hunter2"));
+    let absent = get(&service, "/absent").await;
+    assert_eq!(absent.status(), StatusCode::NOT_FOUND);
+    assert!(absent.json::<Value>().await.unwrap()["Message"].is_string());
+}
+
+#[tokio::test]
+async fn a_taken_port_is_told_by_its_key() {
+    let service = Service::start(configuration()).await.unwrap();
+    let mut configuration = configuration();
+    configuration.server.listen = service.address();
+    let error = Service::start(configuration).await.err().expect("the port is taken");
+    assert!(error.to_string().starts_with("server.listen: cannot listen on 127.0.0.1:"), "{error}");
+}
