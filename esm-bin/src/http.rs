@@ -133,3 +133,48 @@ async fn page() -> Html<String> {
          numbers for Prometheus\n<li><a href=\"/healthz\">/healthz</a>: whether the process is alive\n</ul>\n</html>\n"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use esm_core::mapping::{BatchSize, BatchingWindow, DeadLetter, Mapping, MaximumConcurrency};
+    use tokio::sync::watch;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn listed(enabled: bool, state: status::State, result: &'static str) -> Listed {
+        let mapping = Mapping {
+            uuid: Uuid::nil(),
+            function: "f".into(),
+            event_source: "b".into(),
+            queue: "q".into(),
+            batch_size: BatchSize::default(),
+            window: BatchingWindow::default(),
+            maximum_concurrency: MaximumConcurrency::ONE,
+            dead_letter: DeadLetter::Park,
+        };
+        let status = Status { last_processing_result: result.into(), ..Status::new(state) };
+        Listed { enabled, supervised: Supervised { mapping: Arc::new(mapping), status: watch::channel(status).1 } }
+    }
+
+    async fn check(mappings: Vec<Listed>, draining: bool, expected: StatusCode) {
+        let shared = Shared { registry: Registry::new(), mappings, draining: CancellationToken::new() };
+        if draining {
+            shared.draining.cancel();
+        }
+        assert_eq!(readyz(State(Arc::new(shared))).await.status(), expected);
+    }
+
+    #[tokio::test]
+    async fn ready_means_that_every_enabled_mapping_runs_or_has_said_why_not() {
+        use status::State::{Creating, Disabled, Enabled};
+        let (ok, not_yet) = (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE);
+        check(vec![], false, ok).await;
+        check(vec![listed(true, Enabled, "OK"), listed(false, Disabled, "OK")], false, ok).await;
+        check(vec![listed(true, Enabled, "PROBLEM: lost")], false, ok).await;
+        check(vec![listed(true, Enabled, "OK"), listed(true, Creating, "No records processed")], false, not_yet).await;
+        check(vec![listed(true, Creating, "PROBLEM: refused")], false, ok).await;
+        check(vec![listed(true, Disabled, "OK")], false, not_yet).await;
+        check(vec![listed(true, Enabled, "OK")], true, not_yet).await;
+    }
+}

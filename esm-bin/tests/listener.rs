@@ -84,6 +84,8 @@ async fn metrics_and_health_are_served() {
     let absent = get(&service, "/absent").await;
     assert_eq!(absent.status(), StatusCode::NOT_FOUND);
     assert!(absent.json::<Value>().await.unwrap()["Message"].is_string());
+    let posted = reqwest::Client::new().post(format!("http://{}/healthz", service.address())).send().await.unwrap();
+    assert_eq!(posted.status(), StatusCode::METHOD_NOT_ALLOWED);
 }
 
 #[tokio::test]

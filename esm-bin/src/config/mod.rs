@@ -64,9 +64,9 @@ pub fn load(file: &Path, environment: &Environment) -> Result<Config, Vec<Proble
 
 /// Reads the text of a file that stands in `folder`, from which relative paths start.
 pub fn read(text: &str, folder: &Path, environment: &Environment) -> Result<Config, Vec<Problem>> {
-    let merged = sources::merge(text, environment)?;
     let context = Context { folder, environment, problems: Problems::default() };
-    let config = Entry::new(String::new(), merged.into(), &context).table(root);
+    let merged = sources::merge(text, environment, &context.problems);
+    let config = merged.and_then(|merged| Entry::new(String::new(), merged.into(), &context).table(root));
     match (config, context.problems.into_vec()) {
         (Ok(config), problems) if problems.is_empty() => Ok(config),
         (_, problems) => Err(problems),

@@ -15,10 +15,22 @@ pub(super) fn all(server: &Server, mappings: &[ConfiguredMapping]) -> Vec<Proble
     if !mappings.iter().any(|mapping| mapping.enabled) {
         warnings.push(Problem::new("event_source_mappings", "none is enabled, so nothing is read"));
     }
+    warnings.extend(short_drain(server, mappings));
     warnings.extend(mappings.iter().filter_map(large_prefetch));
     warnings.extend(mappings.iter().filter_map(short_hold));
     warnings.extend(shared_queues(mappings));
     warnings
+}
+
+fn short_drain(server: &Server, mappings: &[ConfiguredMapping]) -> Option<Problem> {
+    let enabled = mappings.iter().filter(|mapping| mapping.enabled);
+    let longest = enabled.map(|mapping| mapping.function.timeout).max()?;
+    (server.drain_timeout? < longest).then(|| {
+        let words = format!(
+            "a function may run for {longest:?}, so a stop may cut an invocation short; its messages are delivered again"
+        );
+        Problem::new("server.drain_timeout_in_seconds", words)
+    })
 }
 
 fn large_prefetch(configured: &ConfiguredMapping) -> Option<Problem> {

@@ -90,6 +90,7 @@ fn each_value_of_a_wrong_kind_is_a_problem_of_its_own() {
 #[test]
 fn a_syntax_error_has_its_line_and_column() {
     check("[server]\nlisten = 127.0.0.1:1\n", &["line 2, column "]);
+    check("[secrets.s]\npassword = \"hunter2\nusername = 1\n", &["line 2, column "]);
     check("a = 1\na = 2\n", &["line 2, column 1: is no TOML: duplicate key"]);
 }
 
@@ -210,6 +211,8 @@ fn tags_with_our_prefix_act_and_others_are_kept() {
     check_mapping(&tags(r#""esm:maximum-concurrency" = "0""#), &[&key("\"esm:maximum-concurrency\": must be from 1")]);
     check_mapping(&tags(r#""esm:colour" = "red""#), &[&key("\"esm:colour\": is not a known esm: tag")]);
     check_mapping(&tags(r#""aws:x" = "y""#), &[&key("\"aws:x\": keys that begin with aws: are reserved")]);
+    let many: Vec<_> = (0..51).map(|number| format!("t{number} = \"\"")).collect();
+    check_mapping(&tags(&many.join(", ")), &["event_source_mappings[0].tags: must be at most 50 tags, are 51"]);
     check_mapping(&tags(&format!("a = \"{}\"", "v".repeat(257))), &[&key("a: a tag's value has at most 256")]);
     let both = r#"scaling_config = { maximum_concurrency = 2 }
                   tags = { "esm:maximum-concurrency" = "2" }"#;

@@ -20,7 +20,7 @@ fn secrets_come_from_the_environment_or_files_and_never_show() {
     let login = |lines: &str| {
         let environment = environment(&[]);
         let context = Context { folder: folder.path(), environment: &environment, problems: Problems::default() };
-        let merged = sources::merge(lines, &environment).unwrap();
+        let merged = sources::merge(lines, &environment, &context.problems).unwrap();
         let login = Entry::new("s".into(), merged.into(), &context).table(secret::login);
         (login, context.problems.into_vec().iter().map(Problem::to_string).collect::<Vec<_>>())
     };
