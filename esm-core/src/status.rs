@@ -84,6 +84,7 @@ impl StatusWriter {
     /// There is no session, or it is in trouble, for this reason.
     pub(crate) fn source_problem(&self, error: &SourceError, connected: bool) {
         self.0.send_modify(|status| {
+            status.state = State::Enabled; // it keeps trying
             status.connected = connected;
             status.state_transition_reason = match error.code() {
                 Some(code) => format!("{code}: {error}").into(),

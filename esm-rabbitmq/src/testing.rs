@@ -95,8 +95,9 @@ impl TestBroker {
         self.dir.as_ref().expect("a shared broker is not killed")
     }
 
-    /// A new virtual host with this in its name, which the administrator may use.
+    /// A virtual host of this name that is new and empty, which the administrator may use.
     pub async fn virtual_host(&self, name: &str) -> String {
+        self.delete_virtual_host(name).await;
         self.create_virtual_host(name).await;
         name.to_owned()
     }

@@ -1,0 +1,289 @@
+//! Each thing that goes wrong shows with its cause, heals without a restart, and leaves the other
+//! mappings alone.
+
+use std::time::Duration;
+
+use esm_rabbitmq::testing::{Publisher, TestBroker};
+
+use crate::{
+    function::{Answer, Function},
+    proxy::Proxy,
+    service::{Config, Service, free_port, wait_for},
+};
+
+/// A virtual host in which a neighbour reads a queue of its own.
+struct Bench {
+    broker: TestBroker,
+    virtual_host: String,
+    publisher: Publisher,
+    function: Function,
+}
+
+impl Bench {
+    async fn new(test: &str) -> Self {
+        Self::on(TestBroker::shared(), test).await
+    }
+
+    async fn on(broker: TestBroker, test: &str) -> Self {
+        let virtual_host = broker.virtual_host(test).await;
+        let publisher = broker.publisher(&virtual_host).await;
+        publisher.declare("neighbour", "classic").await;
+        Self { broker, virtual_host, publisher, function: Function::start().await }
+    }
+
+    fn config(&self) -> Config {
+        Config::new(&self.broker, &self.function.url).mapping(&self.virtual_host, "neighbour", "")
+    }
+
+    /// The queue is read, and the neighbour never noticed that it was not.
+    async fn healed(&mut self, service: &Service, queue: &str) {
+        service.connected(queue).await;
+        let mapping = service.mapping(queue).await;
+        assert_eq!(mapping["StateTransitionReason"], "USER_INITIATED");
+        assert_eq!(mapping["State"], "Enabled");
+        self.publisher.publish("neighbour", ["neighbour"]).await;
+        let neighbour = service.uuid("neighbour").await;
+        service.metric_becomes("esm_deleted_events_total", &[&neighbour], 1.0).await;
+        let reconnects = service.metric("esm_reconnects_total", &[&neighbour]).await;
+        assert!(reconnects.abs() < f64::EPSILON, "the neighbour noticed: {}", service.log());
+    }
+
+    /// What the mapping shows while something is wrong.
+    async fn shows(&self, service: &Service, queue: &str, code: Option<&str>, words: &str) {
+        let mapping = service.shows(queue, words).await;
+        let reason = mapping["StateTransitionReason"].as_str().expect("a text");
+        assert!(reason.starts_with(code.unwrap_or("USER_INITIATED")), "{reason}");
+        let result = mapping["LastProcessingResult"].as_str().expect("a text");
+        assert!(result.starts_with("PROBLEM: "), "{result}");
+        assert_eq!(mapping["State"], "Enabled", "it keeps trying");
+        let uuid = service.uuid(queue).await;
+        service.metric_becomes("esm_source_connected", &[&uuid], 0.0).await;
+        assert!(service.log().contains(words), "the log says it too");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn wrong_login() {
+    let mut bench = Bench::new("wrong login").await;
+    // Users are the broker's, not the virtual host's: no other test changes this one's password.
+    bench.broker.put_user("visitor", "another").await;
+    bench.broker.permit(&bench.virtual_host, "visitor", ".*").await;
+    bench.publisher.declare("queue", "classic").await;
+    let config = bench.config().mapping(&bench.virtual_host, "queue", "").as_visitor();
+    let service = Service::start(&config).await;
+
+    bench.shows(&service, "queue", Some("EVENT_SOURCE_AUTHN_ERROR"), "ACCESS_REFUSED").await;
+    assert!(!service.log().contains("password"), "no secret in the log");
+
+    bench.broker.put_user("visitor", "visitor").await;
+    bench.healed(&service, "queue").await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn missing_virtual_host() {
+    let mut bench = Bench::new("missing virtual host").await;
+    bench.broker.delete_virtual_host("not yet there").await;
+    let config = bench.config().mapping("not yet there", "queue", "");
+    let service = Service::start(&config).await;
+
+    bench.shows(&service, "queue", Some("ESM_CONFIG_NOT_VALID"), "vhost not yet there not found").await;
+
+    bench.broker.create_virtual_host("not yet there").await;
+    bench.broker.publisher("not yet there").await.declare("queue", "classic").await;
+    bench.healed(&service, "queue").await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn missing_queue() {
+    let mut bench = Bench::new("missing queue").await;
+    let config = bench.config().mapping(&bench.virtual_host, "queue", "");
+    let service = Service::start(&config).await;
+
+    bench.shows(&service, "queue", Some("ESM_CONFIG_NOT_VALID"), "NOT_FOUND - no queue 'queue'").await;
+
+    bench.publisher.declare("queue", "quorum").await;
+    bench.healed(&service, "queue").await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn no_permission() {
+    let mut bench = Bench::new("no permission").await;
+    let user = "no-permission";
+    bench.broker.put_user(user, "visitor").await;
+    bench.broker.permit(&bench.virtual_host, user, "").await;
+    bench.publisher.declare("queue", "classic").await;
+    let mut config = bench.config().mapping(&bench.virtual_host, "queue", "").as_visitor();
+    config.visitor = user.into();
+    let service = Service::start(&config).await;
+
+    bench.shows(&service, "queue", Some("EVENT_SOURCE_AUTHZ_ERROR"), "ACCESS_REFUSED").await;
+
+    bench.broker.permit(&bench.virtual_host, user, "queue").await;
+    bench.healed(&service, "queue").await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn queue_deleted_and_declared_again() {
+    let mut bench = Bench::new("queue deleted").await;
+    bench.publisher.declare("queue", "classic").await;
+    let config = bench.config().mapping(&bench.virtual_host, "queue", "");
+    let service = Service::start(&config).await;
+    service.connected("queue").await;
+
+    bench.publisher.delete("queue").await;
+    wait_for("the cause", || service.log().contains("cancelled the consumer of queue").then_some(())).await;
+    bench.shows(&service, "queue", Some("ESM_CONFIG_NOT_VALID"), "no queue 'queue'").await;
+
+    bench.publisher.declare("queue", "classic").await;
+    bench.healed(&service, "queue").await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn stream_queue() {
+    let mut bench = Bench::new("stream queue").await;
+    bench.publisher.declare("queue", "stream").await;
+    let config = bench.config().mapping(&bench.virtual_host, "queue", "");
+    let service = Service::start(&config).await;
+    service.connected("queue").await;
+    bench.publisher.publish("queue", ["a"]).await;
+
+    bench.shows(&service, "queue", Some("ESM_CONFIG_NOT_VALID"), "is a stream").await;
+    assert!(bench.function.calls().is_empty(), "nothing of it was invoked");
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn connection_closed_by_force() {
+    let bench = Bench::new("closed by force").await;
+    bench.publisher.declare("queue", "classic").await;
+    let config = bench.config().mapping(&bench.virtual_host, "queue", "");
+    bench.publisher.close().await;
+    let service = Service::start(&config).await;
+    service.connected("queue").await;
+    // The management API may still show the publisher's connection first.
+    let uuid = service.uuid("queue").await;
+    while service.metric("esm_reconnects_total", &[&uuid]).await < 1.0 {
+        bench.broker.close_connections(&bench.virtual_host).await;
+    }
+    wait_for("the cause", || service.log().contains("CONNECTION_FORCED").then_some(())).await;
+
+    service.connected("queue").await;
+    let mut publisher = bench.broker.publisher(&bench.virtual_host).await;
+    publisher.publish("queue", ["after"]).await;
+    wait_for("a message", || bench.function.bodies().contains(&"after".to_owned()).then_some(())).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_delivery_held_longer_than_the_broker_allows() {
+    let broker = TestBroker::private("consumer-timeout", &["consumer_timeout = 3000"]).await;
+    let mut bench = Bench::on(broker, "consumer timeout").await;
+    bench.publisher.declare("queue", "classic").await;
+    let mut hang = true;
+    bench.function.behave(move |call| {
+        if call.bodies == ["hangs"] && std::mem::take(&mut hang) {
+            return Answer::After(Duration::from_secs(30));
+        }
+        Answer::Success
+    });
+    let config = bench.config().mapping(&bench.virtual_host, "queue", "");
+    let service = Service::start(&config).await;
+    bench.publisher.publish("queue", ["hangs"]).await;
+
+    wait_for("the cause", || service.log().contains("held too long").then_some(())).await;
+    assert!(service.log().contains("PRECONDITION_FAILED"), "with the broker's words");
+
+    bench.healed(&service, "queue").await;
+    wait_for("the message again", || {
+        (bench.function.bodies().iter().filter(|body| *body == "hangs").count() == 2).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_broker_that_falls_silent() {
+    let mut bench = Bench::new("silent").await;
+    let proxy = Proxy::start(0, &bench.broker.url).await;
+    bench.publisher.declare("queue", "classic").await;
+    let mut config = Config::new(&bench.broker, &bench.function.url).mapping(&bench.virtual_host, "queue", "");
+    config.endpoints = vec![format!("amqp://127.0.0.1:{}?heartbeat=2", proxy.port)];
+    let service = Service::start(&config).await;
+    service.connected("queue").await;
+
+    proxy.be_silent(true);
+    bench.shows(&service, "queue", None, "fell silent").await;
+
+    proxy.be_silent(false);
+    service.connected("queue").await;
+    bench.publisher.publish("queue", ["after"]).await;
+    wait_for("a message", || (bench.function.bodies() == ["after"]).then_some(())).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_broker_that_refuses_connections_and_a_second_endpoint() {
+    let mut bench = Bench::new("refused").await;
+    bench.publisher.declare("queue", "classic").await;
+    let (closed, later) = (free_port(), free_port());
+    let mut config = Config::new(&bench.broker, &bench.function.url).mapping(&bench.virtual_host, "queue", "");
+    config.endpoints = vec![format!("amqp://127.0.0.1:{closed}"), format!("amqp://127.0.0.1:{later}")];
+    let service = Service::start(&config).await;
+
+    bench.shows(&service, "queue", None, "refused").await;
+    let said = service.mapping("queue").await["LastProcessingResult"].to_string();
+    assert!(said.contains(&closed.to_string()) && said.contains(&later.to_string()), "both endpoints: {said}");
+
+    let _proxy = Proxy::start(later, &bench.broker.url).await;
+    service.connected("queue").await;
+    bench.publisher.publish("queue", ["after"]).await;
+    wait_for("a message", || (bench.function.bodies() == ["after"]).then_some(())).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn tls_that_fails() {
+    let mut bench = Bench::new("tls fails").await;
+    let proxy = Proxy::start(0, &bench.broker.url).await;
+    bench.publisher.declare("queue", "classic").await;
+    let mut config = Config::new(&bench.broker, &bench.function.url).mapping(&bench.virtual_host, "queue", "");
+    config.endpoints = vec![format!("amqps://localhost:{}", proxy.port)];
+    config.broker = format!("tls = {{ ca_file = {:?} }}", bench.broker.ca_file);
+    let service = Service::start(&config).await;
+
+    bench.shows(&service, "queue", None, "TLS with broker").await;
+
+    proxy.lead_to(&bench.broker.tls_url);
+    service.connected("queue").await;
+    bench.publisher.publish("queue", ["after"]).await;
+    wait_for("a message", || (bench.function.bodies() == ["after"]).then_some(())).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_function_that_hangs_stops_neither_heartbeats_nor_other_mappings() {
+    let mut bench = Bench::new("function hangs").await;
+    bench.publisher.declare("queue", "classic").await;
+    bench.function.behave(|call| match call.bodies[0].as_str() {
+        "hangs" => Answer::After(Duration::from_secs(20)),
+        _ => Answer::Success,
+    });
+    let mut config = bench.config().mapping(&bench.virtual_host, "queue", "batch_size = 1");
+    // The broker would give up after two missed heartbeats.
+    config.endpoints = vec![format!("{}?heartbeat=2", bench.broker.url)];
+    let service = Service::start(&config).await;
+    bench.publisher.publish("queue", ["hangs", "waits"]).await;
+    wait_for("the invocation", || (!bench.function.calls().is_empty()).then_some(())).await;
+
+    bench.healed(&service, "neighbour").await;
+    assert_eq!(service.metric("esm_concurrent_executions", &[]).await, 1.0);
+    let uuid = service.uuid("queue").await;
+    service.metric_becomes("esm_deleted_events_total", &[&uuid], 2.0).await;
+    assert_eq!(service.metric("esm_reconnects_total", &[]).await, 0.0);
+}
