@@ -40,7 +40,7 @@ pub struct QueueSettings {
 /// Files of a TLS connection to a broker.
 #[derive(Clone, Debug, Default)]
 pub struct TlsFiles {
-    /// Certificates of authorities to trust beside the system's.
+    /// Certificates of authorities to trust, instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// Our own certificate.
     pub cert_file: Option<PathBuf>,
@@ -112,7 +112,7 @@ pub(crate) fn http(url: &Entry<'_>, timeout: Duration) -> Result<Arc<dyn Invoke>
 
     match HttpInvoker::new(HttpSettings::new(url.text()?, timeout)) {
         Ok(invoker) => Ok(Arc::new(invoker)),
-        Err(error) => Err(url.report(error)),
+        Err(error) => Err(url.report(format_args!("{:#}", anyhow::Error::from(error)))),
     }
 }
 
@@ -123,5 +123,6 @@ pub(crate) fn http(url: &Entry<'_>, _: Duration) -> Result<Arc<dyn Invoke>, Repo
 }
 
 fn built_in() -> String {
-    if FEATURES.is_empty() { "it has none at all".into() } else { format!("it has: {}", FEATURES.join(", ")) }
+    let features = if FEATURES.is_empty() { "none at all".into() } else { FEATURES.join(", ") };
+    format!("its features are: {features}")
 }

@@ -5,8 +5,8 @@ use esm_core::{event::EVENT_SIZE_LIMIT, mapping::DeadLetter};
 use crate::config::{Config, ConfiguredMapping};
 
 const FAILING_BATCH: &str = "\
-a failing batch holds its queue until it succeeds or its messages expire; maximum_retry_attempts and the members \
-beside it change that, and this build does not act on them yet";
+a failing batch is retried until it succeeds or its messages expire; with 1 batch in flight it holds its queue meanwhile; \
+maximum_retry_attempts and the members beside it change that, and this build does not act on them yet";
 
 /// The plan of every mapping, then the warnings, line by line.
 pub fn plan(config: &Config) -> Vec<String> {

@@ -78,6 +78,7 @@ impl Service {
         let listener = TcpListener::bind(server.listen).await;
         let listener = listener.with_context(|| format!("server.listen: cannot listen on {}", server.listen))?;
         let address = listener.local_addr()?;
+        info!(%address, mappings = mappings.len(), version = env!("CARGO_PKG_VERSION"), "serving");
         for Problem { key, words } in warnings {
             warn!(key, "{words}");
         }
@@ -87,7 +88,6 @@ impl Service {
         let metrics = Metrics::register(&registry)?;
         let mut starter = Starter { supervisor: Supervisor::new(metrics.clone()), metrics, functions: HashMap::new() };
         let mappings: Vec<_> = mappings.into_iter().map(|mapping| starter.start(mapping)).collect();
-        info!(%address, mappings = mappings.len(), version = env!("CARGO_PKG_VERSION"), "serving");
 
         let (draining, http_end) = (CancellationToken::new(), CancellationToken::new());
         let router = http::router(Shared { registry, mappings, draining: draining.clone() });

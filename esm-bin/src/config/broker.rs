@@ -39,21 +39,22 @@ pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Re
     let arn = table.optional("arn", arn);
     let consumer_timeout = table.optional("consumer_timeout_in_seconds", |entry| entry.within(1..=A_YEAR_IN_SECONDS));
     table.not_yet(&["delivery_limit"]);
-    let (engine, entries) = (engine?, endpoints?);
-    let endpoints = entry::all(entries.iter().map(Entry::text))?;
-    let (tls_entry, tls) = tls?.unzip();
-    if let Some(tls) = &tls_entry
+    // What is wrong with these files is reported; the rest is looked at without them.
+    let (tls_entry, tls_files) = tls.unwrap_or_default().unzip();
+    let (engine, endpoints) = (engine?, endpoints?);
+    let sources = adapters::broker(name, &engine, &endpoints, tls_entry.as_ref().zip(tls_files))?;
+    let endpoints = entry::all(endpoints.iter().map(Entry::text))?;
+    if let Some(entry) = tls_entry
         && endpoints.iter().all(|endpoint| endpoint.starts_with("amqp://"))
     {
-        tls.report("has no effect, since no endpoint begins with amqps://");
+        entry.report("has no effect, since no endpoint begins with amqps://");
     }
-    let sources = adapters::broker(name, &engine, &entries, tls_entry.as_ref().zip(tls));
     Ok(Broker {
         name: name.into(),
         arn: arn?.unwrap_or_else(|| identity.broker_arn(name)),
         endpoints,
         consumer_timeout: consumer_timeout?.map_or(CONSUMER_TIMEOUT, Duration::from_secs),
-        sources: sources?,
+        sources,
     })
 }
 

@@ -229,5 +229,7 @@ fn tls_files_are_looked_for_and_relative_to_the_configuration() {
             "brokers.b.tls.cert_file: cannot read `/nonexistent/c.pem`",
         ],
     );
+    let two = broker("tls = { ca_file = \"ca.pem\" }").replace("amqps://h", "h");
+    check(&two, &["brokers.b.tls.ca_file: cannot read", "brokers.b.endpoints[0]: must be amqp://"]);
     check(&broker("tls = {}").replace("amqps", "amqp"), &["brokers.b.tls: has no effect"]);
 }
