@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use crate::{
     errors::Place,
@@ -37,6 +37,9 @@ const DIAL: Duration = Duration::from_secs(10);
 /// How long a broker may take for TLS, and again for the AMQP handshake. RabbitMQ answers a wrong
 /// login after a second or so.
 const HANDSHAKE: Duration = Duration::from_secs(20);
+/// How long connections are not shared after a message that cannot be parsed. Longer than any delay
+/// between attempts, so that a message which comes again prolongs it.
+const ISOLATION: Duration = Duration::from_secs(600);
 
 /// The connections of one broker.
 pub struct Connections {
@@ -55,7 +58,27 @@ pub(crate) struct Login {
     pub(crate) password: String,
 }
 
-type Pool = tokio::sync::Mutex<PoolState>;
+#[derive(Default)]
+struct Pool {
+    state: tokio::sync::Mutex<PoolState>,
+    isolation: Arc<Isolation>,
+}
+
+/// Set for a while after a message that the client cannot parse, such as one whose message id is
+/// not UTF-8. It ends the connection that it arrives on, each time that it is delivered: until its
+/// mapping is the only one to suffer, nobody shares a connection.
+#[derive(Default)]
+struct Isolation(Mutex<Option<Instant>>);
+
+impl Isolation {
+    fn begin(&self, now: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + ISOLATION);
+    }
+
+    fn is_on(&self, now: Instant) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| now < until)
+    }
+}
 
 #[derive(Default)]
 struct PoolState {
@@ -88,7 +111,7 @@ impl Connections {
     pub(crate) async fn channel(&self, login: &Login) -> Result<(Arc<SharedConnection>, Channel), SourceError> {
         let asked_at = Instant::now();
         let pool = self.pool(login);
-        let mut state = pool.lock().await;
+        let mut state = pool.state.lock().await;
         if let Some((failed_at, error)) = &state.failed
             && *failed_at >= asked_at
         {
@@ -97,7 +120,8 @@ impl Connections {
         state
             .open
             .retain(|connection| connection.upgrade().is_some_and(|shared| shared.connection.status().connected()));
-        for shared in state.open.iter().filter_map(Weak::upgrade) {
+        let isolated = pool.isolation.is_on(asked_at);
+        for shared in state.open.iter().filter_map(Weak::upgrade).filter(|_| !isolated) {
             match shared.connection.create_channel().await {
                 Ok(channel) => return Ok((shared, channel)),
                 Err(error) if matches!(error.kind(), ErrorKind::ChannelsLimitReached) => {
@@ -106,10 +130,12 @@ impl Connections {
                 Err(error) => return Err(shared.place.explain(&error)),
             }
         }
-        let opened = self.open(login, &mut state).await;
+        let opened = self.open(login, &mut state, &pool.isolation).await;
         state.failed = opened.as_ref().err().map(|error| (Instant::now(), error.clone()));
         let shared = opened?;
-        state.open.push(Arc::downgrade(&shared));
+        if !isolated {
+            state.open.push(Arc::downgrade(&shared));
+        }
         drop(state);
         match shared.connection.create_channel().await {
             Ok(channel) => Ok((shared, channel)),
@@ -135,11 +161,16 @@ impl Connections {
     }
 
     /// Tries each endpoint once. A refusal that every node of a broker would repeat ends the round.
-    async fn open(&self, login: &Login, state: &mut PoolState) -> Result<Arc<SharedConnection>, SourceError> {
+    async fn open(
+        &self,
+        login: &Login,
+        state: &mut PoolState,
+        isolation: &Arc<Isolation>,
+    ) -> Result<Arc<SharedConnection>, SourceError> {
         let mut failures = Vec::new();
         for _ in &self.endpoints {
             let endpoint = &self.endpoints[state.endpoint % self.endpoints.len()];
-            match self.dial(endpoint, login).await {
+            match self.dial(endpoint, login, isolation.clone()).await {
                 Ok(shared) => return Ok(shared),
                 Err(error) if concerns_the_endpoint(&error) => {
                     state.endpoint += 1;
@@ -157,7 +188,12 @@ impl Connections {
         }
     }
 
-    async fn dial(&self, endpoint: &Endpoint, login: &Login) -> Result<Arc<SharedConnection>, SourceError> {
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        login: &Login,
+        isolation: Arc<Isolation>,
+    ) -> Result<Arc<SharedConnection>, SourceError> {
         let broker = format!("{} at {endpoint}", self.broker);
         let place = Place { broker: broker.clone(), virtual_host: login.virtual_host.clone(), queue: String::new() };
         let unreachable = |words: String| SourceError::Unreachable { broker: broker.clone(), words };
@@ -173,7 +209,7 @@ impl Connections {
         match timeout(HANDSHAKE, self.handshake(stream, endpoint, login)).await {
             Ok(Ok(connection)) => {
                 info!(broker, virtual_host = login.virtual_host, "connected");
-                let (trouble, watcher) = watch_trouble(&connection, &place);
+                let (trouble, watcher) = watch_trouble(&connection, &place, isolation);
                 Ok(Arc::new(SharedConnection { connection, place, trouble, _watcher: watcher }))
             }
             Ok(Err(error)) => Err(place.explain(&error)),
@@ -239,6 +275,7 @@ fn concerns_the_endpoint(error: &SourceError) -> bool {
 fn watch_trouble(
     connection: &Connection,
     place: &Place,
+    isolation: Arc<Isolation>,
 ) -> (watch::Receiver<Option<SourceError>>, AbortOnDropHandle<()>) {
     let (sender, receiver) = watch::channel(None);
     let events = connection.events_listener();
@@ -252,6 +289,13 @@ fn watch_trouble(
                 }
                 Event::ConnectionUnblocked => {
                     sender.send_replace(None);
+                }
+                Event::Error(error) if matches!(error.kind(), ErrorKind::ParsingError(_)) => {
+                    error!(
+                        broker,
+                        "a message cannot be parsed and ends its connection; for a while mappings share none"
+                    );
+                    isolation.begin(Instant::now());
                 }
                 _ => {} // the sessions hear of losses themselves
             }

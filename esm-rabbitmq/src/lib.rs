@@ -1,8 +1,8 @@
 //! The RabbitMQ adapter: reads queues over AMQP 0-9-1 and settles what it lent.
 //!
 //! Reading order: [`settings`] (what it is told), `connections` (shared connections, failover, TLS),
-//! [`source`] (a session on one queue), `reader` (deliveries come in), `record` (a message becomes
-//! its JSON record), `ledger` and `consumer` (what was lent is settled), `errors` (the broker's
+//! [`source`] (a session on one queue), `reader` (deliveries come in), `record` and `json`
+//! (a message becomes its JSON record), `ledger` and `consumer` (what was lent is settled), `errors` (the broker's
 //! words become causes).
 //!
 //! It is passive: it never declares, changes or deletes anything on a broker.
@@ -10,6 +10,7 @@
 mod connections;
 mod consumer;
 mod errors;
+mod json;
 mod ledger;
 mod reader;
 mod record;

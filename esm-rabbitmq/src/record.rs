@@ -15,13 +15,14 @@ use esm_core::{
     event::{Envelope, REDELIVERED, Record},
     source::{Delivery, Receipt},
 };
-use jiff::Timestamp;
 use lapin::{
     BasicProperties,
     message::Delivery as Message,
-    types::{AMQPValue, DecimalValue, FieldTable, ShortString},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use tokio::time::Instant;
+
+use crate::json::{put_base64, put_bytes, put_date, put_decimal, put_integer, put_json, put_string};
 
 /// Records share buffers of this size, so that a message costs no allocation of its own.
 const BUFFER: usize = 32 * 1024;
@@ -105,8 +106,8 @@ impl RecordEncoder {
 /// Writes everything up to the end of `basicProperties`; returns where the message id stands.
 fn put_properties(out: &mut BytesMut, message: &Message, header_bytes: HeaderBytes, strict: bool) -> Range<usize> {
     let properties = &message.properties;
-    put_text(out, br#",{"basicProperties":{"contentType":null"#, properties.content_type());
-    put_text(out, br#","contentEncoding":null"#, properties.content_encoding());
+    put_text(out, br#",{"basicProperties":{"contentType":null"#, properties.content_type().as_ref());
+    put_text(out, br#","contentEncoding":null"#, properties.content_encoding().as_ref());
     match properties.headers() {
         Some(headers) => {
             out.put_slice(br#","headers":"#);
@@ -116,10 +117,10 @@ fn put_properties(out: &mut BytesMut, message: &Message, header_bytes: HeaderByt
     }
     put_number(out, br#","deliveryMode":null"#, properties.delivery_mode().or(strict.then_some(1)));
     put_number(out, br#","priority":null"#, properties.priority().or(strict.then_some(0)));
-    put_text(out, br#","correlationId":null"#, properties.correlation_id());
-    put_text(out, br#","replyTo":null"#, properties.reply_to());
-    put_text(out, br#","expiration":null"#, properties.expiration());
-    let message_id = put_text(out, br#","messageId":null"#, properties.message_id());
+    put_text(out, br#","correlationId":null"#, properties.correlation_id().as_ref());
+    put_text(out, br#","replyTo":null"#, properties.reply_to().as_ref());
+    put_text(out, br#","expiration":null"#, properties.expiration().as_ref());
+    let message_id = put_text(out, br#","messageId":null"#, properties.message_id().as_ref());
     match properties.timestamp() {
         Some(seconds) => {
             out.put_slice(br#","timestamp":"#);
@@ -127,10 +128,10 @@ fn put_properties(out: &mut BytesMut, message: &Message, header_bytes: HeaderByt
         }
         None => out.put_slice(br#","timestamp":null"#),
     }
-    put_text(out, br#","type":null"#, properties.kind());
-    put_text(out, br#","userId":null"#, properties.user_id());
-    put_text(out, br#","appId":null"#, properties.app_id());
-    put_text(out, br#","clusterId":null"#, properties.cluster_id());
+    put_text(out, br#","type":null"#, properties.kind().as_ref());
+    put_text(out, br#","userId":null"#, properties.user_id().as_ref());
+    put_text(out, br#","appId":null"#, properties.app_id().as_ref());
+    put_text(out, br#","clusterId":null"#, properties.cluster_id().as_ref());
     out.put_slice(br#","bodySize":"#);
     put_integer(out, message.data.len());
     out.put_u8(b'}');
@@ -149,7 +150,7 @@ fn sent_at(properties: &BasicProperties) -> Option<SystemTime> {
 
 /// Writes `null_member`, such as `,"type":null`, with the text instead of the null if there is one;
 /// returns where the text stands.
-fn put_text(out: &mut BytesMut, null_member: &[u8], text: &Option<ShortString>) -> Range<usize> {
+fn put_text(out: &mut BytesMut, null_member: &[u8], text: Option<&ShortString>) -> Range<usize> {
     let Some(text) = text else {
         out.put_slice(null_member);
         return 0..0;
@@ -222,119 +223,4 @@ fn put_value(out: &mut BytesMut, value: &AMQPValue, bytes: HeaderBytes, depth: u
         AMQPValue::FieldArray(array) => put_array(out, array.as_slice(), bytes, depth),
         AMQPValue::Void => out.put_slice(b"null"),
     }
-}
-
-fn put_integer(out: &mut BytesMut, number: impl itoa::Integer) {
-    out.put_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-/// A number or a text as JSON; NaN and infinities become null.
-fn put_json(out: &mut BytesMut, value: &impl serde::Serialize) {
-    // Neither a number nor a text can fail, nor can a buffer that grows.
-    let _ = serde_json::to_writer(out.writer(), value);
-}
-
-fn put_string(out: &mut BytesMut, text: &str) {
-    // Nearly every name and id is plain: what needs no escape is copied at once.
-    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
-        out.put_u8(b'"');
-        out.put_slice(text.as_bytes());
-        out.put_u8(b'"');
-    } else {
-        put_json(out, &text);
-    }
-}
-
-/// `[104,105]`, by a table of every byte's digits.
-fn put_bytes(out: &mut BytesMut, bytes: &[u8], how: HeaderBytes) {
-    let digits = match how {
-        HeaderBytes::Signed => &SIGNED,
-        HeaderBytes::Unsigned => &UNSIGNED,
-    };
-    out.put_u8(b'[');
-    let start = out.len();
-    out.put_bytes(0, bytes.len() * LONGEST_DIGITS);
-    let mut end = start;
-    for byte in bytes {
-        let (text, length) = &digits[usize::from(*byte)];
-        out[end..end + LONGEST_DIGITS].copy_from_slice(text);
-        end += usize::from(*length);
-    }
-    // The last one's comma is not wanted.
-    out.truncate(if bytes.is_empty() { end } else { end - 1 });
-    out.put_u8(b']');
-}
-
-/// `-128,`
-const LONGEST_DIGITS: usize = 5;
-static SIGNED: [([u8; LONGEST_DIGITS], u8); 256] = digits(true);
-static UNSIGNED: [([u8; LONGEST_DIGITS], u8); 256] = digits(false);
-
-/// Each byte's number and a comma, and how long that is.
-const fn digits(signed: bool) -> [([u8; LONGEST_DIGITS], u8); 256] {
-    let mut table = [([b','; LONGEST_DIGITS], 0); 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let negative = signed && byte > 127;
-        let number = if negative { 256 - byte } else { byte };
-        let mut text = [b','; LONGEST_DIGITS];
-        let mut length = 0;
-        if negative {
-            text[0] = b'-';
-            length = 1;
-        }
-        let mut unit = if number > 99 {
-            100
-        } else if number > 9 {
-            10
-        } else {
-            1
-        };
-        while unit > 0 {
-            text[length] = b'0' + (number / unit % 10) as u8;
-            length += 1;
-            unit /= 10;
-        }
-        table[byte] = (text, length as u8 + 1);
-        byte += 1;
-    }
-    table
-}
-
-/// The Java client reads the unscaled value as a signed number.
-fn put_decimal(out: &mut BytesMut, number: DecimalValue) {
-    let unscaled = number.value.cast_signed();
-    if unscaled < 0 {
-        out.put_u8(b'-');
-    }
-    let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(unscaled.unsigned_abs());
-    let scale = usize::from(number.scale);
-    if scale == 0 {
-        return out.put_slice(digits.as_bytes());
-    }
-    let (whole, fraction) = digits.split_at(digits.len().saturating_sub(scale));
-    out.put_slice(if whole.is_empty() { b"0" } else { whole.as_bytes() });
-    out.put_u8(b'.');
-    out.put_bytes(b'0', scale - fraction.len());
-    out.put_slice(fraction.as_bytes());
-}
-
-/// `"Jan 1, 1970, 12:33:41 AM"`: Java's `DateFormat.MEDIUM` for the US, in UTC.
-fn put_date(out: &mut BytesMut, seconds: u64) {
-    let timestamp = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    match timestamp {
-        Some(timestamp) => {
-            out.put_u8(b'"');
-            out.put_slice(timestamp.strftime("%b %-d, %Y, %-I:%M:%S %p").to_string().as_bytes());
-            out.put_u8(b'"');
-        }
-        None => out.put_slice(b"null"),
-    }
-}
-
-fn put_base64(out: &mut BytesMut, data: &[u8]) {
-    let start = out.len();
-    out.put_bytes(0, base64_simd::STANDARD.encoded_length(data.len()));
-    let _ = base64_simd::STANDARD.encode(data, base64_simd::Out::from_slice(&mut out[start..]));
 }

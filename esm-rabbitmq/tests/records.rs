@@ -233,8 +233,8 @@ fn records_of_every_size_share_buffers_without_mixing() {
     let mut encoder = RecordEncoder::new(HeaderBytes::Signed, false);
     let messages: Vec<_> =
         (0..200).map(|n: usize| message(BasicProperties::default(), false, &vec![b'a'; n * n])).collect();
-    let encoded = encode(&mut encoder, &messages, "q", "/");
-    let event: Value = serde_json::from_slice(&encoded).expect("is JSON");
+    let bytes = encode(&mut encoder, &messages, "q", "/");
+    let event: Value = serde_json::from_slice(&bytes).expect("is JSON");
     let records = event["rmqMessagesByQueue"]["q::/"].as_array().expect("a list");
     for (n, record) in records.iter().enumerate() {
         assert_eq!(record["basicProperties"]["bodySize"], n * n);
