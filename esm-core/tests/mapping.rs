@@ -1,5 +1,7 @@
 //! One mapping from queue to function and back, on paused time.
 
+#![allow(clippy::float_cmp, reason = "counts are exact")]
+
 use std::{sync::Arc, time::Duration};
 
 use esm_core::{
@@ -34,7 +36,7 @@ impl Bench {
 
     fn start_on(queue: MemoryQueue, mapping: Mapping, script: impl IntoIterator<Item = (Duration, Outcome)>) -> Self {
         let registry = Registry::new();
-        let metrics = Metrics::register(&registry).unwrap();
+        let metrics = Metrics::register(&registry).expect("registers");
         let (function, invocations) = ScriptedFunction::new(script);
         let function = function.into_function(&metrics);
         let mut supervisor = Supervisor::new(metrics);
@@ -66,7 +68,7 @@ impl Bench {
 }
 
 fn batches_of(count: i64) -> Mapping {
-    Mapping { batch_size: count.try_into().unwrap(), ..mapping() }
+    Mapping { batch_size: count.try_into().expect("in range"), ..mapping() }
 }
 
 fn at_once(outcome: Outcome) -> (Duration, Outcome) {
@@ -363,7 +365,7 @@ async fn trouble_that_is_no_loss_is_shown_while_it_lasts() {
 #[tokio::test(start_paused = true)]
 async fn mappings_share_a_functions_reserved_concurrency_in_turn() {
     let registry = Registry::new();
-    let metrics = Metrics::register(&registry).unwrap();
+    let metrics = Metrics::register(&registry).expect("registers");
     let script = vec![(Duration::from_secs(1), Outcome::Success); 6];
     let (function, mut invocations) = ScriptedFunction::new(script);
     let function = Arc::new(Function::new("f".into(), Duration::from_secs(60), Some(1), function, &metrics));

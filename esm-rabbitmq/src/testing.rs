@@ -8,7 +8,7 @@ use amqprs::{
     callbacks::{ChannelCallback, DefaultConnectionCallback},
     channel::{
         BasicGetArguments, BasicPublishArguments, Channel, ConfirmSelectArguments, QueueDeclareArguments,
-        QueueDeleteArguments,
+        QueueDeleteArguments, QueuePurgeArguments,
     },
     connection::{Connection, OpenConnectionArguments},
 };
@@ -265,6 +265,16 @@ impl Publisher {
         let published = self.published;
         let confirmed = self.confirmed.wait_for(|confirmed| *confirmed >= published);
         timeout(PATIENCE, confirmed).await.expect("confirmed in time").expect("the channel is open");
+    }
+
+    /// Takes every waiting message off a queue, unread; waits until there was one.
+    pub async fn take_unread(&self, queue: &str) {
+        let purging = async {
+            while self.channel.queue_purge(QueuePurgeArguments::new(queue)).await.expect("purges") == Some(0) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(PATIENCE, purging).await.expect("a message waits in the queue");
     }
 
     /// Takes a message off a queue, if there is one.

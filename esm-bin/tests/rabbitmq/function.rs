@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{
@@ -15,7 +15,7 @@ use axum::{
     routing::post,
 };
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::Instant};
 
 /// One invocation.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@
 mod delivery;
 mod faults;
 mod function;
+mod hostile;
 mod large;
 mod proxy;
 mod service;

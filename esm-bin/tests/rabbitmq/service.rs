@@ -59,7 +59,7 @@ impl Config {
     }
 
     /// The last mapping logs in as the user `visitor`, unless told otherwise, with the password `visitor`.
-    pub(crate) fn as_visitor(mut self) -> Self {
+    pub(crate) fn by_visitor(mut self) -> Self {
         self.mappings.last_mut().expect("has a mapping").secret = "visitor";
         self
     }
@@ -152,25 +152,24 @@ impl Service {
     }
 
     /// The sum of a metric's series that carry all of these label values.
-    pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+    pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> u64 {
         let text = self.get("/metrics").await.text().await.expect("is text");
         let series = text.lines().filter(|line| {
             let (series, _) = line.split_once(['{', ' ']).unwrap_or((line, ""));
             series == name && labels.iter().all(|label| line.contains(&format!("\"{label}\"")))
         });
-        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
     /// Waits until a metric has a value.
-    pub(crate) async fn metric_becomes(&self, name: &str, labels: &[&str], expected: f64) {
+    pub(crate) async fn metric_becomes(&self, name: &str, labels: &[&str], expected: u64) {
         let becomes = async {
-            while (self.metric(name, labels).await - expected).abs() > f64::EPSILON {
+            while self.metric(name, labels).await != expected {
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        if timeout(PATIENCE, becomes).await.is_err() {
-            panic!("{name} is {} and not {expected}: {}", self.metric(name, labels).await, self.log());
-        }
+        let became = timeout(PATIENCE, becomes).await.is_ok();
+        assert!(became, "{name} is {} and not {expected}: {}", self.metric(name, labels).await, self.log());
     }
 
     pub(crate) async fn readyz(&self) -> (u16, Value) {
@@ -197,16 +196,16 @@ impl Service {
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        match timeout(PATIENCE, shown).await {
-            Ok(mapping) => mapping,
-            Err(_) => panic!("{queue} does not show `{words}` but {}: {}", self.mapping(queue).await, self.log()),
+        if let Ok(mapping) = timeout(PATIENCE, shown).await {
+            return mapping;
         }
+        panic!("{queue} does not show `{words}` but {}: {}", self.mapping(queue).await, self.log());
     }
 
     /// Waits until the mapping of a queue reads it.
     pub(crate) async fn connected(&self, queue: &str) {
         let uuid = self.uuid(queue).await;
-        self.metric_becomes("esm_source_connected", &[&uuid], 1.0).await;
+        self.metric_becomes("esm_source_connected", &[&uuid], 1).await;
     }
 
     pub(crate) async fn uuid(&self, queue: &str) -> String {

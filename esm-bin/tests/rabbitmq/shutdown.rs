@@ -1,8 +1,9 @@
 //! The end in good order, and the end at once.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use esm_rabbitmq::testing::TestBroker;
+use tokio::time::Instant;
 
 use crate::{
     function::{Answer, Function},

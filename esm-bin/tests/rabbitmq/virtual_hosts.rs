@@ -17,7 +17,7 @@ async fn reads_from(virtual_host: &str) {
     let function = Function::start().await;
     let service = Service::start(&Config::new(&broker, &function.url).mapping(virtual_host, "spelling", "")).await;
     publisher.publish("spelling", ["a"]).await;
-    service.metric_becomes("esm_deleted_events_total", &[], 1.0).await;
+    service.metric_becomes("esm_deleted_events_total", &[], 1).await;
     let calls = function.calls();
     let queues = calls[0].event["rmqMessagesByQueue"].as_object().expect("has queues");
     assert_eq!(queues.keys().collect::<Vec<_>>(), [&format!("spelling::{virtual_host}")]);
@@ -57,7 +57,7 @@ async fn tls_with_an_own_authority_and_a_client_certificate() {
     );
     let service = Service::start(&config).await;
     publisher.publish("queue", ["a"]).await;
-    service.metric_becomes("esm_deleted_events_total", &[], 1.0).await;
+    service.metric_becomes("esm_deleted_events_total", &[], 1).await;
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn mappings_share_a_connection_and_are_told_apart_by_their_uuid() {
     }
     publisher.close().await;
     let service = Service::start(&config).await;
-    service.metric_becomes("esm_source_connected", &[], 10.0).await;
+    service.metric_becomes("esm_source_connected", &[], 10).await;
 
     let consumers = loop {
         let consumers = broker.consumers(&virtual_host).await;
