@@ -303,3 +303,46 @@ fn watch_trouble(
     });
     (receiver, AbortOnDropHandle::new(watcher))
 }
+
+#[cfg(test)]
+mod tests {
+    use lapin::options::BasicPublishOptions;
+
+    use super::*;
+    use crate::testing::TestBroker;
+
+    #[tokio::test]
+    #[ignore = "needs a broker"]
+    async fn a_blocked_connection_is_trouble_with_the_brokers_words() {
+        // RabbitMQ blocks a connection only once it publishes, which a consuming one of ours never
+        // does; a broker that blocks it all the same must not stop acknowledgements unseen.
+        let broker = TestBroker::private("blocked", &["vm_memory_high_watermark.absolute = 1MB"]).await;
+        let endpoints = vec![broker.url.parse().unwrap()];
+        let connections = Connections::new("pizza".into(), endpoints, None).unwrap();
+        let login = Login { virtual_host: "/".into(), username: "guest".into(), password: "guest".into() };
+        let (shared, channel) = connections.channel(&login).await.unwrap();
+        let mut trouble = shared.trouble.clone();
+        assert!(trouble.borrow().is_none());
+
+        let properties = lapin::BasicProperties::default();
+        let published =
+            channel.basic_publish("".into(), "nowhere".into(), BasicPublishOptions::default(), b"x", properties);
+        drop(published.await.unwrap());
+
+        let said = timeout(HANDSHAKE, trouble.wait_for(Option::is_some)).await.unwrap().unwrap().clone();
+        assert!(
+            matches!(&said, Some(SourceError::ConnectionBlocked { words, .. }) if words.contains("memory")),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn isolation_ends_by_itself() {
+        let isolation = Isolation::default();
+        let now = Instant::now();
+        assert!(!isolation.is_on(now));
+        isolation.begin(now);
+        assert!(isolation.is_on(now + ISOLATION - Duration::from_secs(1)));
+        assert!(!isolation.is_on(now + ISOLATION));
+    }
+}
