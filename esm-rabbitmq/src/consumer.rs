@@ -16,17 +16,23 @@ use lapin::{
     options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicRejectOptions},
     types::ShortString,
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::{Mutex, Notify},
+    time::{sleep, timeout},
+};
 use tracing::debug;
 
 use crate::{
     connections::{Connections, SharedConnection},
     errors::Place,
-    ledger::Ledger,
+    ledger::{Ack, Ledger},
 };
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How long a success waits for those before it. An acknowledgement for each message costs several
+/// times the work of one for many; a slower function loses nothing that counts.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 pub(crate) struct RabbitConsumer {
     pub(crate) channel: Channel,
@@ -38,35 +44,82 @@ pub(crate) struct RabbitConsumer {
     pub(crate) cancelled: Arc<AtomicBool>,
     /// Held until the frames are on their way: they must leave in the order of the entries.
     pub(crate) ledger: Mutex<Ledger>,
+    /// Told whenever acknowledgements have caught up with what waited for them.
+    pub(crate) advanced: Notify,
+}
+
+impl RabbitConsumer {
+    /// Acknowledges by as few frames as possible: what succeeded out of turn waits a moment for
+    /// what came before it, so that one `multiple` does for both.
+    async fn ack(&self, receipts: &[Receipt]) -> lapin::Result<()> {
+        let tags = || receipts.iter().map(|receipt| receipt.0);
+        let mut ledger = self.ledger.lock().await;
+        if let Some(ack) = ledger.succeed(tags()) {
+            self.send_ack(ack).await?;
+            self.advanced.notify_waiters();
+        }
+        let patience = sleep(PATIENCE);
+        tokio::pin!(patience);
+        while ledger.is_waiting(tags()) {
+            let advanced = self.advanced.notified();
+            drop(ledger);
+            let out_of_patience = tokio::select! {
+                () = advanced => false,
+                () = &mut patience => true,
+            };
+            ledger = self.ledger.lock().await;
+            if out_of_patience {
+                let singly = ledger.wait_no_longer(tags());
+                return self.send_each(singly, |tag| self.send_ack(Ack { tag, multiple: false })).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Settles by a verb that the broker is told for each delivery by itself.
+    async fn settle_singly<F>(&self, receipts: &[Receipt], send: impl FnMut(u64) -> F) -> lapin::Result<()>
+    where
+        F: Future<Output = lapin::Result<()>>,
+    {
+        let mut ledger = self.ledger.lock().await;
+        let (singly, ack) = ledger.fail(receipts.iter().map(|receipt| receipt.0));
+        self.send_each(singly, send).await?;
+        if let Some(ack) = ack {
+            self.send_ack(ack).await?;
+            self.advanced.notify_waiters();
+        }
+        Ok(())
+    }
+
+    fn send_ack(&self, ack: Ack) -> impl Future<Output = lapin::Result<()>> {
+        self.channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple })
+    }
+
+    /// The client queues a frame when its future is first polled, which is in this order here;
+    /// waiting for each in turn would cost a thread switch per message.
+    async fn send_each<F>(&self, tags: Vec<u64>, send: impl FnMut(u64) -> F) -> lapin::Result<()>
+    where
+        F: Future<Output = lapin::Result<()>>,
+    {
+        tags.into_iter().map(send).collect::<FuturesOrdered<_>>().try_collect().await
+    }
 }
 
 #[async_trait]
 impl Consumer for RabbitConsumer {
     async fn settle(&self, receipts: &[Receipt], how: Disposition) -> Result<(), SourceError> {
-        let tags = receipts.iter().map(|receipt| receipt.0);
-        let mut ledger = self.ledger.lock().await;
-        // The client queues a frame when its future is first polled, which is in this order here;
-        // waiting for each in turn would cost a thread switch per message.
-        let sent = match how {
-            Disposition::Ack => {
-                let acks = ledger.ack(tags).into_iter();
-                let send = |ack: crate::ledger::Ack| {
-                    self.channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple })
-                };
-                acks.map(send).collect::<FuturesOrdered<_>>().try_collect::<()>().await
-            }
+        let settled = match how {
+            Disposition::Ack => self.ack(receipts).await,
             Disposition::Return => {
-                let send = |tag| self.channel.basic_nack(tag, BasicNackOptions { requeue: true, multiple: false });
-                let tags = ledger.settle_singly(tags).into_iter();
-                tags.map(send).collect::<FuturesOrdered<_>>().try_collect::<()>().await
+                let requeue = BasicNackOptions { requeue: true, multiple: false };
+                self.settle_singly(receipts, |tag| self.channel.basic_nack(tag, requeue)).await
             }
             Disposition::DeadLetter => {
-                let send = |tag| self.channel.basic_reject(tag, BasicRejectOptions { requeue: false });
-                let tags = ledger.settle_singly(tags).into_iter();
-                tags.map(send).collect::<FuturesOrdered<_>>().try_collect::<()>().await
+                let reject = BasicRejectOptions { requeue: false };
+                self.settle_singly(receipts, |tag| self.channel.basic_reject(tag, reject)).await
             }
         };
-        sent.map_err(|error| self.place.explain(&error))
+        settled.map_err(|error| self.place.explain(&error))
     }
 
     async fn cancel(&self) -> Result<(), SourceError> {

@@ -1,7 +1,7 @@
 //! The pieces of a record as JSON, as Gson prints the Java client's values.
 
 use bytes::{BufMut, BytesMut};
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::Offset};
 use lapin::types::DecimalValue;
 
 use crate::record::HeaderBytes;
@@ -18,14 +18,28 @@ pub(crate) fn put_json(out: &mut BytesMut, value: &impl serde::Serialize) {
 
 pub(crate) fn put_string(out: &mut BytesMut, text: &str) {
     // Nearly every name and id is plain: what needs no escape is copied at once.
-    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
-        out.put_u8(b'"');
-        out.put_slice(text.as_bytes());
-        out.put_u8(b'"');
-    } else {
-        put_json(out, &text);
+    let escapes = text.bytes().fold(0, |found, byte| found | NEEDS_ESCAPE[usize::from(byte)]);
+    if escapes != 0 {
+        return put_json(out, &text);
     }
+    out.reserve(text.len() + 2);
+    out.put_u8(b'"');
+    out.put_slice(text.as_bytes());
+    out.put_u8(b'"');
 }
+
+/// Bytes that JSON does not allow in a string as they are (RFC 8259, 7).
+static NEEDS_ESCAPE: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut control = 0;
+    while control < 0x20 {
+        table[control] = 1;
+        control += 1;
+    }
+    table[b'"' as usize] = 1;
+    table[b'\\' as usize] = 1;
+    table
+};
 
 /// `[104,105]`, by a table of every byte's digits.
 pub(crate) fn put_bytes(out: &mut BytesMut, bytes: &[u8], how: HeaderBytes) {
@@ -105,15 +119,27 @@ pub(crate) fn put_decimal(out: &mut BytesMut, number: DecimalValue) {
 /// `"Jan 1, 1970, 12:33:41 AM"`: Java's `DateFormat.MEDIUM` for the US, in UTC.
 pub(crate) fn put_date(out: &mut BytesMut, seconds: u64) {
     let timestamp = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    match timestamp {
-        Some(timestamp) => {
-            out.put_u8(b'"');
-            out.put_slice(timestamp.strftime("%b %-d, %Y, %-I:%M:%S %p").to_string().as_bytes());
-            out.put_u8(b'"');
-        }
-        None => out.put_slice(b"null"),
+    let Some(timestamp) = timestamp else {
+        return out.put_slice(b"null");
+    };
+    let date = Offset::UTC.to_datetime(timestamp);
+    let (morning, hour) = (date.hour() < 12, date.hour() % 12);
+    out.put_u8(b'"');
+    out.put_slice(MONTHS[usize::from(date.month().unsigned_abs()) - 1]);
+    put_integer(out, date.day());
+    out.put_slice(b", ");
+    put_integer(out, date.year());
+    out.put_slice(b", ");
+    put_integer(out, if hour == 0 { 12 } else { hour });
+    for number in [date.minute(), date.second()] {
+        out.put_slice(if number < 10 { b":0" } else { b":" });
+        put_integer(out, number);
     }
+    out.put_slice(if morning { b" AM\"" } else { b" PM\"" });
 }
+
+const MONTHS: [&[u8]; 12] =
+    [b"Jan ", b"Feb ", b"Mar ", b"Apr ", b"May ", b"Jun ", b"Jul ", b"Aug ", b"Sep ", b"Oct ", b"Nov ", b"Dec "];
 
 pub(crate) fn put_base64(out: &mut BytesMut, data: &[u8]) {
     let start = out.len();

@@ -1,10 +1,11 @@
 //! What was settled on one channel, so that no delivery tag is settled twice and `multiple` never
 //! covers a delivery that it does not mean.
 //!
-//! A channel's delivery tags count up from 1 (AMQP 0-9-1, 1.8.3.8 "basic.deliver"), so the
-//! unsettled ones below a tag are all those below it that were not settled here.
+//! A channel's delivery tags count up from 1, so the unsettled ones below a tag are all those below
+//! it that were not settled here. What is remembered are runs of tags, of which there are no more
+//! than deliveries in hand, however many pass.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// An acknowledgement to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,60 +18,137 @@ pub(crate) struct Ack {
 pub(crate) struct Ledger {
     /// Every tag below it is settled.
     first_unsettled: u64,
-    /// The settled tags above it.
-    settled: BTreeSet<u64>,
+    /// Settled tags above it.
+    settled: Runs,
+    /// Tags above it that succeeded and are not settled yet.
+    succeeded: Runs,
 }
 
 impl Ledger {
     pub(crate) fn new() -> Self {
-        Self { first_unsettled: 1, settled: BTreeSet::new() }
+        Self { first_unsettled: 1, settled: Runs::default(), succeeded: Runs::default() }
     }
 
-    /// Settles tags that the broker is told about one by one: those, ascending, that were not
-    /// settled before.
-    pub(crate) fn settle_singly(&mut self, tags: impl IntoIterator<Item = u64>) -> Vec<u64> {
-        let mut tags: Vec<_> = tags.into_iter().filter(|tag| self.is_unsettled(*tag)).collect();
+    /// Takes note of a success. Returns the one acknowledgement by which as much as possible is
+    /// settled: up to the first tag that has not succeeded.
+    pub(crate) fn succeed(&mut self, tags: impl IntoIterator<Item = u64>) -> Option<Ack> {
+        for (first, last) in runs(self.unsettled(tags)) {
+            self.succeeded.insert(first, last);
+        }
+        self.advance()
+    }
+
+    /// Whether one of these succeeded and still waits for lower ones.
+    pub(crate) fn is_waiting(&self, tags: impl IntoIterator<Item = u64>) -> bool {
+        tags.into_iter().any(|tag| self.succeeded.contains(tag))
+    }
+
+    /// Settles those that still wait: what to acknowledge singly.
+    pub(crate) fn wait_no_longer(&mut self, tags: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let waiting: Vec<_> = tags.into_iter().filter(|tag| self.succeeded.contains(*tag)).collect();
+        for tag in &waiting {
+            self.succeeded.remove(*tag);
+            self.settled.insert(*tag, *tag);
+        }
+        waiting
+    }
+
+    /// Settles tags that did not succeed: those, ascending, that the broker is to be told about one
+    /// by one, and then perhaps an acknowledgement for which they stood in the way.
+    pub(crate) fn fail(&mut self, tags: impl IntoIterator<Item = u64>) -> (Vec<u64>, Option<Ack>) {
+        let tags = self.unsettled(tags);
+        for (first, last) in runs(tags.iter().copied()) {
+            self.settled.insert(first, last);
+        }
+        (tags, self.advance())
+    }
+
+    /// Those, ascending and each once, that nothing was said about yet.
+    fn unsettled(&self, tags: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let is_unsettled =
+            |tag: &u64| *tag >= self.first_unsettled && !self.settled.contains(*tag) && !self.succeeded.contains(*tag);
+        let mut tags: Vec<_> = tags.into_iter().filter(is_unsettled).collect();
         tags.sort_unstable();
         tags.dedup();
-        self.record(&tags);
         tags
     }
 
-    /// Settles tags by the fewest acknowledgements: one `multiple` for as far as every lower
-    /// unsettled tag is among them, then singly.
-    pub(crate) fn ack(&mut self, tags: impl IntoIterator<Item = u64>) -> Vec<Ack> {
-        let before = self.first_unsettled;
-        let tags = self.settle_singly(tags);
-        let covered = tags.partition_point(|tag| *tag < self.first_unsettled);
-        let mut acks = Vec::with_capacity(1 + tags.len() - covered);
-        if let Some(last) = tags[..covered].last() {
-            debug_assert!(before <= *last);
-            acks.push(Ack { tag: *last, multiple: covered > 1 });
-        }
-        acks.extend(tags[covered..].iter().map(|tag| Ack { tag: *tag, multiple: false }));
-        acks
-    }
-
-    fn is_unsettled(&self, tag: u64) -> bool {
-        tag >= self.first_unsettled && !self.settled.contains(&tag)
-    }
-
-    fn record(&mut self, tags: &[u64]) {
-        for tag in tags {
-            if *tag == self.first_unsettled {
-                self.first_unsettled += 1;
+    fn advance(&mut self) -> Option<Ack> {
+        let mut ack: Option<Ack> = None;
+        loop {
+            let first = self.first_unsettled;
+            let last = if let Some(last) = self.settled.take(first) {
+                last
+            } else if let Some(last) = self.succeeded.take(first) {
+                ack = Some(Ack { tag: last, multiple: ack.is_some() || last > first });
+                last
             } else {
-                self.settled.insert(*tag);
-            }
-            while self.settled.remove(&self.first_unsettled) {
-                self.first_unsettled += 1;
-            }
+                return ack;
+            };
+            self.first_unsettled = last + 1;
         }
     }
 }
 
+/// Runs of numbers, from the first to the last of each, none of which touch.
+#[derive(Debug, Default)]
+struct Runs(BTreeMap<u64, u64>);
+
+impl Runs {
+    fn contains(&self, number: u64) -> bool {
+        self.0.range(..=number).next_back().is_some_and(|(_, last)| *last >= number)
+    }
+
+    /// Adds a run of which nothing is contained.
+    fn insert(&mut self, mut first: u64, mut last: u64) {
+        if let Some((before, end)) = self.0.range(..first).next_back().map(|(first, last)| (*first, *last))
+            && end + 1 == first
+        {
+            self.0.remove(&before);
+            first = before;
+        }
+        if let Some(end) = self.0.remove(&(last + 1)) {
+            last = end;
+        }
+        self.0.insert(first, last);
+    }
+
+    /// Removes a number that is contained.
+    fn remove(&mut self, number: u64) {
+        let Some((first, last)) = self.0.range(..=number).next_back().map(|(first, last)| (*first, *last)) else {
+            return;
+        };
+        self.0.remove(&first);
+        if first < number {
+            self.0.insert(first, number - 1);
+        }
+        if number < last {
+            self.0.insert(number + 1, last);
+        }
+    }
+
+    /// Takes the run that begins here, and returns its end.
+    fn take(&mut self, first: u64) -> Option<u64> {
+        self.0.remove(&first)
+    }
+}
+
+/// Ascending numbers as runs.
+fn runs(numbers: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    runs
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -86,24 +164,54 @@ mod tests {
     #[test]
     fn a_batch_in_turn_takes_one_acknowledgement() {
         let mut ledger = Ledger::new();
-        assert_eq!(ledger.ack(1..=100), [multiple(100)]);
-        assert_eq!(ledger.ack(101..=200), [multiple(200)]);
+        assert_eq!(ledger.succeed(1..=100), Some(multiple(100)));
+        assert_eq!(ledger.succeed(101..=101), Some(single(101)));
     }
 
     #[test]
-    fn a_batch_out_of_turn_is_acknowledged_singly() {
+    fn a_batch_out_of_turn_waits_and_goes_with_the_one_before_it() {
         let mut ledger = Ledger::new();
-        assert_eq!(ledger.ack([3, 4]), [single(3), single(4)]);
-        assert_eq!(ledger.ack([1, 2]), [multiple(2)]);
-        assert_eq!(ledger.ack([5, 6]), [multiple(6)]);
+        assert_eq!(ledger.succeed([3, 4]), None);
+        assert!(ledger.is_waiting([3, 4]));
+        assert_eq!(ledger.succeed([1, 2]), Some(multiple(4)));
+        assert!(!ledger.is_waiting([3, 4]));
+        assert!(ledger.wait_no_longer([3, 4]).is_empty());
+    }
+
+    #[test]
+    fn a_batch_that_waits_no_longer_is_acknowledged_singly_and_left_alone_later() {
+        let mut ledger = Ledger::new();
+        assert_eq!(ledger.succeed([3, 4]), None);
+        assert_eq!(ledger.wait_no_longer([3, 4]), [3, 4]);
+        assert_eq!(ledger.succeed([2]), None);
+        assert_eq!(ledger.succeed([1]), Some(multiple(2)));
+        assert_eq!(ledger.succeed([5]), Some(single(5)));
+    }
+
+    #[test]
+    fn a_failure_that_stood_in_the_way_lets_the_others_go() {
+        let mut ledger = Ledger::new();
+        assert_eq!(ledger.succeed([2, 3]), None);
+        assert_eq!(ledger.fail([1]), (vec![1], Some(multiple(3))));
     }
 
     #[test]
     fn no_tag_is_settled_twice_and_tag_zero_never() {
         let mut ledger = Ledger::new();
-        assert_eq!(ledger.ack([0, 1]), [single(1)]);
-        assert_eq!(ledger.ack([0, 1]), []);
-        assert_eq!(ledger.settle_singly([0, 1, 2, 2]), [2]);
+        assert_eq!(ledger.succeed([0, 1]), Some(single(1)));
+        assert_eq!(ledger.succeed([0, 1]), None);
+        assert_eq!(ledger.fail([0, 1, 2, 2]), (vec![2], None));
+        assert_eq!(ledger.fail([2]), (vec![], None));
+    }
+
+    #[test]
+    fn a_delivery_that_is_never_settled_does_not_make_the_ledger_grow() {
+        let mut ledger = Ledger::new();
+        for tag in 2..100_000 {
+            assert_eq!(ledger.succeed([tag]), None);
+            ledger.wait_no_longer([tag]);
+        }
+        assert_eq!(ledger.settled.0.len() + ledger.succeeded.0.len(), 1);
     }
 
     /// The broker's side: which tags it still waits for.
@@ -120,25 +228,52 @@ mod tests {
         }
     }
 
+    /// What a group of deliveries goes through.
+    #[derive(Clone, Copy, Debug)]
+    enum Fate {
+        Fails,
+        Waits,
+        WaitsNoLonger,
+    }
+
     proptest! {
         #[test]
         fn every_frame_settles_just_what_it_means(
             order in Just((1..=40u64).collect::<Vec<_>>()).prop_shuffle(),
-            cuts in prop::collection::vec((1..8usize, any::<bool>()), 1..40),
+            groups in prop::collection::vec(
+                (1..8usize, prop_oneof![Just(Fate::Fails), Just(Fate::Waits), Just(Fate::WaitsNoLonger)]),
+                1..40,
+            ),
         ) {
             let mut broker = Broker((1..=40).collect());
             let mut ledger = Ledger::new();
             let mut rest = order.as_slice();
-            for (size, succeeded) in cuts {
+            let mut succeeded = BTreeSet::new();
+            for (size, fate) in groups {
                 let (group, others) = rest.split_at(size.min(rest.len()));
                 rest = others;
-                let acks = if succeeded {
-                    ledger.ack(group.iter().copied())
+                let mut acks = Vec::new();
+                if let Fate::Fails = fate {
+                    let (failed, ack) = ledger.fail(group.iter().copied());
+                    prop_assert_eq!(failed.iter().copied().collect::<BTreeSet<_>>(), group.iter().copied().collect());
+                    for tag in failed {
+                        prop_assert_eq!(broker.settle(single(tag)).len(), 1);
+                    }
+                    acks.extend(ack);
                 } else {
-                    ledger.settle_singly(group.iter().copied()).into_iter().map(single).collect()
-                };
-                let settled: BTreeSet<u64> = acks.into_iter().flat_map(|ack| broker.settle(ack)).collect();
-                prop_assert_eq!(settled, group.iter().copied().collect());
+                    succeeded.extend(group.iter().copied());
+                    acks.extend(ledger.succeed(group.iter().copied()));
+                    if let Fate::WaitsNoLonger = fate {
+                        acks.extend(ledger.wait_no_longer(group.iter().copied()).into_iter().map(single));
+                    }
+                }
+                for tag in acks.into_iter().flat_map(|ack| broker.settle(ack)) {
+                    prop_assert!(succeeded.contains(&tag), "{tag} was acknowledged without success");
+                }
+            }
+            let waiting = ledger.wait_no_longer(succeeded.iter().copied());
+            for tag in waiting {
+                prop_assert_eq!(broker.settle(single(tag)).len(), 1);
             }
             prop_assert_eq!(broker.0, rest.iter().copied().collect());
         }

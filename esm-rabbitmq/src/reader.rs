@@ -7,7 +7,6 @@ use std::sync::{
 
 use esm_core::source::{Delivery, SourceError};
 use futures_util::StreamExt;
-use lapin::message::Delivery as Message;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -38,10 +37,9 @@ impl Reader {
         while let Some(next) = self.messages.next().await {
             match next {
                 Ok(message) => {
-                    if is_of_a_stream(&message) {
+                    let Some(delivery) = self.encoder.delivery(&message, Instant::now()) else {
                         return Some(self.unsuitable("it is a stream; only classic and quorum queues can be read"));
-                    }
-                    let delivery = self.encoder.delivery(&message, Instant::now());
+                    };
                     match self.deliveries.try_send(delivery) {
                         Ok(()) => {}
                         Err(mpsc::error::TrySendError::Closed(_)) => return None,
@@ -71,8 +69,4 @@ impl Reader {
             words: words.into(),
         }
     }
-}
-
-fn is_of_a_stream(message: &Message) -> bool {
-    message.properties.headers().as_ref().is_some_and(|headers| headers.contains_key("x-stream-offset"))
 }

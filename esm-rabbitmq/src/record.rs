@@ -16,7 +16,6 @@ use esm_core::{
     source::{Delivery, Receipt},
 };
 use lapin::{
-    BasicProperties,
     message::Delivery as Message,
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -65,17 +64,28 @@ impl RecordEncoder {
         Envelope::new(head, &b"]}}"[..])
     }
 
-    /// A message that arrived at `now`.
-    pub fn delivery(&mut self, message: &Message, now: Instant) -> Delivery {
+    /// A message that arrived at `now`; none if it is of a stream.
+    pub(crate) fn delivery(&mut self, message: &Message, now: Instant) -> Option<Delivery> {
         let properties = &message.properties;
+        let mut since_epoch = properties.timestamp().map(Duration::from_secs);
+        for (name, value) in properties.headers().iter().flatten() {
+            match (name.as_str(), value) {
+                ("x-stream-offset", _) => return None,
+                // Written by the broker, if it stamps messages: surer than the sender's clock.
+                ("timestamp_in_ms", AMQPValue::LongLongInt(milliseconds)) => {
+                    since_epoch = u64::try_from(*milliseconds).ok().map(Duration::from_millis);
+                }
+                _ => {}
+            }
+        }
         let time_to_live = properties.expiration().as_ref().and_then(|text| text.as_str().parse().ok());
-        Delivery {
+        Some(Delivery {
             record: self.record(message),
             receipt: Receipt(message.delivery_tag),
             received_at: now,
             expires_at: time_to_live.and_then(|milliseconds| now.checked_add(Duration::from_millis(milliseconds))),
-            sent_at: sent_at(properties),
-        }
+            sent_at: since_epoch.and_then(|since_epoch| SystemTime::UNIX_EPOCH.checked_add(since_epoch)),
+        })
     }
 
     /// The finished record.
@@ -136,16 +146,6 @@ fn put_properties(out: &mut BytesMut, message: &Message, header_bytes: HeaderByt
     put_integer(out, message.data.len());
     out.put_u8(b'}');
     message_id
-}
-
-/// When the message was sent: by the broker's clock if it stamps messages, else by the sender's.
-fn sent_at(properties: &BasicProperties) -> Option<SystemTime> {
-    let stamped = properties.headers().as_ref().and_then(|headers| headers.inner().get("timestamp_in_ms"));
-    let since_epoch = match stamped {
-        Some(AMQPValue::LongLongInt(milliseconds)) => Duration::from_millis(u64::try_from(*milliseconds).ok()?),
-        _ => Duration::from_secs((*properties.timestamp())?),
-    };
-    SystemTime::UNIX_EPOCH.checked_add(since_epoch)
 }
 
 /// Writes `null_member`, such as `,"type":null`, with the text instead of the null if there is one;

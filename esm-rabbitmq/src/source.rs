@@ -14,7 +14,7 @@ use lapin::{
 };
 use secrecy::ExposeSecret;
 use tokio::{
-    sync::{Mutex, mpsc, oneshot},
+    sync::{Mutex, Notify, mpsc, oneshot},
     time::timeout,
 };
 use tracing::Instrument;
@@ -117,6 +117,7 @@ impl Connect for RabbitSource {
                 connection,
                 cancelled,
                 ledger: Mutex::new(Ledger::new()),
+                advanced: Notify::new(),
             }),
         })
     }

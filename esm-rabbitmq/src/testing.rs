@@ -310,7 +310,7 @@ impl ChannelCallback for Confirms {
     }
     async fn publish_ack(&mut self, _: &Channel, ack: Ack) {
         let first = if ack.mutiple() { 1 } else { ack.delivery_tag() };
-        let confirmed = self.ledger.settle_singly(first..=ack.delivery_tag()).len() as u64;
+        let confirmed = self.ledger.fail(first..=ack.delivery_tag()).0.len() as u64;
         self.confirmed.send_modify(|total| *total += confirmed);
     }
     async fn publish_nack(&mut self, _: &Channel, nack: Nack) {
