@@ -33,7 +33,7 @@ fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
         format!("close at {records} records, {window:?} after the first, or below {EVENT_SIZE_LIMIT} bytes"),
     );
     line("concurrency", concurrency(mapping.maximum_concurrency.get()));
-    line("prefetch", format!("{} messages", mapping.prefetch(source.prefetch_limit())));
+    line("prefetch", format!("{} messages", mapping.prefetch(source.prefetch_limit(), 0)));
     line("retries", "in place, after 1s doubling to 60s, until success or expiry".into());
     line("", format!("handed back in time before the broker's consumer timeout of {:?}", broker.consumer_timeout));
     line("dead letters", dead_letters(mapping.dead_letter).into());

@@ -67,6 +67,11 @@ impl Batch {
         self.deliveries
     }
 
+    /// The bytes of its records, each with its comma.
+    pub fn bytes(&self) -> usize {
+        self.deliveries.iter().map(|delivery| delivery.record.size()).sum()
+    }
+
     /// What settles the batch.
     pub fn receipts(&self) -> Vec<Receipt> {
         self.deliveries.iter().map(|delivery| delivery.receipt).collect()

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::event::EVENT_SIZE_LIMIT;
+
 /// An event source mapping: one queue of one broker, read in batches for one function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -26,10 +28,19 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// The unsettled deliveries that keep `MaximumConcurrency` batches in flight and one filling.
-    pub fn prefetch(&self, limit: u32) -> u32 {
-        let wanted = u64::from(self.batch_size.get()) * (u64::from(self.maximum_concurrency.get()) + 1);
-        u32::try_from(wanted).unwrap_or(u32::MAX).clamp(1, limit)
+    /// The unsettled deliveries that keep `MaximumConcurrency` batches in flight and one filling,
+    /// if records of this size (0: not yet known) fit into the memory that as many full events need.
+    pub fn prefetch(&self, limit: u32, record_size: usize) -> u32 {
+        let batches = u64::from(self.maximum_concurrency.get()) + 1;
+        let wanted = batches * u64::from(self.batch_size.get());
+        let fitting = batches * EVENT_SIZE_LIMIT as u64 / record_size.max(1) as u64;
+        u32::try_from(wanted.min(fitting)).unwrap_or(u32::MAX).clamp(1, limit)
+    }
+
+    /// The batches that can be in flight with such a prefetch.
+    pub fn effective_concurrency(&self, prefetch: u32) -> u32 {
+        let fitting = prefetch / u32::from(self.batch_size.get());
+        fitting.clamp(1, self.maximum_concurrency.get().into())
     }
 }
 
@@ -142,13 +153,33 @@ mod tests {
     #[test]
     fn prefetch_keeps_every_batch_in_flight_and_one_filling() {
         let check = |batch_size, concurrency, expected| {
-            assert_eq!(mapping(batch_size, concurrency).prefetch(65_535), expected);
+            assert_eq!(mapping(batch_size, concurrency).prefetch(65_535, 0), expected);
         };
         check(1, 1, 2);
         check(100, 1, 200);
         check(100, 9, 1_000);
         check(10_000, 5, 60_000);
         check(10_000, 1_000, 65_535);
+    }
+
+    #[test]
+    fn prefetch_stays_within_the_memory_of_full_events() {
+        let check = |record_size, expected| assert_eq!(mapping(100, 1).prefetch(65_535, record_size), expected);
+        check(1_000, 200);
+        check(1024 * 1024, 12);
+        check(EVENT_SIZE_LIMIT, 2);
+        check(usize::MAX, 1);
+    }
+
+    #[test]
+    fn effective_concurrency_is_what_the_prefetch_holds() {
+        let check = |batch_size, concurrency, expected| {
+            let mapping = mapping(batch_size, concurrency);
+            assert_eq!(mapping.effective_concurrency(mapping.prefetch(65_535, 0)), expected);
+        };
+        check(100, 5, 5);
+        check(1, 1_000, 1_000);
+        check(10_000, 1_000, 6);
     }
 
     #[test]

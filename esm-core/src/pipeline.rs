@@ -38,6 +38,8 @@ pub(crate) struct Parts {
 pub(crate) enum End {
     /// As asked; everything is settled or handed back.
     Drained,
+    /// In good order, because records of this size need a smaller prefetch.
+    TooWide,
     /// The broker or the way to it failed; what was not settled goes back by itself.
     Lost(SourceError),
 }
@@ -47,6 +49,8 @@ pub(crate) struct Pipeline {
     tasks: JoinSet<Finished>,
     batches_in_flight: usize,
     session_number: u64,
+    /// The largest average record of a batch so far.
+    record_size: usize,
 }
 
 /// What a task did with the deliveries that it was given.
@@ -60,7 +64,12 @@ struct Finished {
 
 impl Pipeline {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self { parts, tasks: JoinSet::new(), batches_in_flight: 0, session_number: 0 }
+        Self { parts, tasks: JoinSet::new(), batches_in_flight: 0, session_number: 0, record_size: 0 }
+    }
+
+    /// The prefetch that the mapping asks for and that memory allows for what was seen of it.
+    pub(crate) fn prefetch(&self, limit: u32) -> u32 {
+        self.parts.mapping.prefetch(limit, self.record_size)
     }
 
     /// Runs one session until it is lost, or until `drain` asks for its orderly end.
@@ -89,7 +98,13 @@ impl Pipeline {
             unsettled: 0,
             parked: 0,
         };
-        run.run().await
+        let end = run.run().await;
+        if let End::Lost(_) = &end {
+            // Whatever is left of it: a channel that is still open would keep what it lent.
+            run.lease.over.cancel();
+            run.lease.consumer.close().await;
+        }
+        end
     }
 
     /// Takes note of invocations that end while there is no session. Never returns.
@@ -153,7 +168,10 @@ impl Run<'_> {
     async fn run(&mut self) -> End {
         loop {
             match self.next_event().await {
-                Event::Drain => return self.drain().await,
+                Event::Drain => {
+                    self.drain().await;
+                    return End::Drained;
+                }
                 Event::Finish(result) => {
                     if let Err(error) = self.finish(result) {
                         return End::Lost(error);
@@ -164,7 +182,21 @@ impl Run<'_> {
                 Event::Deliver(delivery) => self.take(delivery),
                 Event::Window => self.close(ClosedBy::Window),
             }
+            if self.is_too_wide() {
+                info!(
+                    record_size = self.pipeline.record_size,
+                    "records are large; opening a session with a smaller prefetch"
+                );
+                self.drain().await;
+                return End::TooWide;
+            }
         }
+    }
+
+    /// Only to less than half, so that it happens a few times at the most: each time hands back
+    /// what was not tried, which quorum queues count.
+    fn is_too_wide(&self) -> bool {
+        self.pipeline.prefetch(u32::MAX) as usize * 2 < self.prefetch
     }
 
     async fn next_event(&mut self) -> Event {
@@ -225,6 +257,7 @@ impl Run<'_> {
     }
 
     fn start(&mut self, batch: Batch) {
+        self.pipeline.record_size = self.pipeline.record_size.max(batch.bytes() / batch.len());
         self.pipeline.batches_in_flight += 1;
         self.lease.parts.metrics.in_flight_batches.inc();
         let task = self.lease.clone().process(batch).instrument(Span::current());
@@ -274,23 +307,24 @@ impl Run<'_> {
     }
 
     /// Ends the session in good order: nothing more is invoked, what runs is waited for.
-    async fn drain(&mut self) -> End {
+    async fn drain(&mut self) {
         self.lease.drain.cancel();
         let consumer = self.lease.consumer.clone();
-        if let Err(error) = consumer.cancel().await {
-            warn!(%error, "could not stop deliveries in good order; the broker takes them back itself");
+        match consumer.cancel().await {
+            Ok(()) => self.hand_back_untried().await,
+            Err(error) => warn!(%error, "could not stop deliveries in good order; the broker takes them back itself"),
         }
+        self.pipeline.finish().await;
+        consumer.close().await;
+    }
+
+    async fn hand_back_untried(&mut self) {
         let mut untried: Vec<Receipt> = self.batcher.abandon().iter().map(|delivery| delivery.receipt).collect();
         while let Some(delivery) = self.deliveries.recv().await {
             untried.push(delivery.receipt);
         }
         debug!(untried = untried.len(), running = self.pipeline.batches_in_flight, "draining");
-        if let Err(error) = consumer.settle(&untried, Disposition::Return).await {
-            warn!(%error, "could not hand back what was not invoked; the broker takes it back itself");
-        }
-        self.pipeline.finish().await;
-        consumer.close().await;
-        End::Drained
+        self.lease.hand_back(&untried).await;
     }
 }
 
@@ -331,35 +365,34 @@ enum Decided {
 
 impl Lease {
     async fn process(self: Arc<Self>, batch: Batch) -> Finished {
-        let size = self.envelope.event_size(batch.deliveries().iter().map(|delivery| delivery.record.size()).sum());
-        self.parts.metrics.batch_closed(batch.closed_by, batch.len(), size);
+        let records = batch.len();
+        self.parts.metrics.batch_closed(batch.closed_by, records, self.envelope.event_size(batch.bytes()));
+        self.observe_age(&batch);
         let mut finished = Finished { session_number: self.session_number, was_batch: true, ..Finished::default() };
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
-            let records = part.len();
             match self.invoke_until_decided(part).await {
-                Decided::Settled => finished.settled += records,
+                Decided::Settled => {}
                 Decided::Halve(part) => {
                     let (first, second) = part.halve();
                     parts.extend([second, first]);
                 }
-                Decided::GiveUp(delivery) => finished.add(self.give_up(&delivery, DropReason::TooLarge).await),
+                Decided::GiveUp(delivery) => finished.parked += self.give_up(&delivery, DropReason::TooLarge).await,
                 Decided::Over => break,
             }
         }
+        finished.settled = records - finished.parked;
         finished
     }
 
     async fn give_up_alone(self: Arc<Self>, delivery: Delivery) -> Finished {
-        let mut finished = Finished { session_number: self.session_number, ..Finished::default() };
-        finished.add(self.give_up(&delivery, DropReason::TooLarge).await);
-        finished
+        let parked = self.give_up(&delivery, DropReason::TooLarge).await;
+        Finished { session_number: self.session_number, was_batch: false, settled: 1 - parked, parked }
     }
 
     async fn invoke_until_decided(&self, mut part: Batch) -> Decided {
         let Parts { mapping, function, metrics, .. } = &self.parts;
         let mut attempts = Attempts::default();
-        self.observe_age(&part);
         loop {
             let slot = tokio::select! {
                 biased;
@@ -446,8 +479,9 @@ impl Lease {
         Decided::Settled
     }
 
-    /// Takes a message that can never be processed out of the way, and never out of sight.
-    async fn give_up(&self, delivery: &Delivery, reason: DropReason) -> Finished {
+    /// Takes a message that can never be processed out of the way, and never out of sight. Returns
+    /// how many are parked by that.
+    async fn give_up(&self, delivery: &Delivery, reason: DropReason) -> usize {
         let Parts { mapping, metrics, .. } = &self.parts;
         let message_id = delivery.record.message_id();
         let (queue, size, reason) = (&mapping.queue, delivery.record.size(), reason.as_str());
@@ -460,7 +494,7 @@ impl Lease {
                     reason,
                     "this message can never be processed; it stays unacknowledged, since no dead-letter target is known"
                 );
-                Finished { parked: 1, ..Finished::default() }
+                1
             }
             DeadLetter::Broker => {
                 match self.consumer.settle(&[delivery.receipt], Disposition::DeadLetter).await {
@@ -476,7 +510,7 @@ impl Lease {
                     }
                     Err(error) => warn!(queue, message_id, %error, "could not dead-letter a message; it comes again"),
                 }
-                Finished { settled: 1, ..Finished::default() }
+                0
             }
         }
     }
@@ -518,12 +552,5 @@ impl Lease {
                 status.function_not_usable(&format!("function `{name}` cannot be used: {reason}"));
             }
         }
-    }
-}
-
-impl Finished {
-    fn add(&mut self, other: Self) {
-        self.settled += other.settled;
-        self.parked += other.parked;
     }
 }

@@ -94,10 +94,10 @@ async fn keep_running(parts: Parts, source: Arc<dyn Connect>, drain: Cancellatio
 }
 
 async fn run(parts: Parts, source: Arc<dyn Connect>, drain: CancellationToken) {
-    let prefetch = parts.mapping.prefetch(source.prefetch_limit());
     let mut pipeline = Pipeline::new(parts.clone());
     let mut sessions = Sessions::new(parts);
     while !drain.is_cancelled() {
+        let prefetch = pipeline.prefetch(source.prefetch_limit());
         let connected = tokio::select! {
             biased;
             () = drain.cancelled() => break,
@@ -109,6 +109,7 @@ async fn run(parts: Parts, source: Arc<dyn Connect>, drain: CancellationToken) {
                 sessions.begin(&session);
                 match pipeline.run(session, &drain).await {
                     End::Drained => break,
+                    End::TooWide => continue,
                     End::Lost(error) => sessions.lost(&error),
                 }
             }
@@ -147,11 +148,8 @@ impl Sessions {
         self.since = Instant::now();
         metrics.source_connected.set(1);
         status.connected();
-        info!(
-            prefetch = session.prefetch,
-            maximum_concurrency = mapping.maximum_concurrency.get(),
-            "reading the queue"
-        );
+        let concurrency = mapping.effective_concurrency(session.prefetch);
+        info!(prefetch = session.prefetch, concurrency, "reading the queue");
     }
 
     fn lost(&mut self, error: &SourceError) -> Duration {

@@ -271,6 +271,21 @@ async fn a_record_that_fits_no_event_goes_to_the_dead_letter_target_if_there_is_
 }
 
 #[tokio::test(start_paused = true)]
+async fn large_records_make_the_prefetch_smaller_and_nothing_is_lost() {
+    let mut bench = Bench::start(batches_of(100), []);
+    bench.queue.publish_with(0..60, 1024 * 1024, None);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.queue.acked(), (0..60).map(|id| id.to_string()).collect::<Vec<_>>());
+    assert_eq!(bench.queue.prefetch(), 11, "two events of 6 MiB");
+    assert_eq!(bench.queue.sessions(), 2);
+    let mut invoked = 0;
+    while let Ok(invocation) = bench.invocations.try_recv() {
+        invoked += invocation.ids.len();
+    }
+    assert_eq!(invoked, 60, "each once");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_that_the_function_finds_too_large_is_halved() {
     let too_large = at_once(Outcome::TooLarge { reason: "413".into() });
     let mut bench = Bench::start(batches_of(4), [too_large]);

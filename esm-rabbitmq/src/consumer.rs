@@ -125,7 +125,12 @@ impl Consumer for RabbitConsumer {
     async fn cancel(&self) -> Result<(), SourceError> {
         self.cancelled.store(true, Ordering::Release);
         let cancelled = self.channel.basic_cancel(self.tag.clone(), BasicCancelOptions { nowait: false });
-        cancelled.await.map_err(|error| self.place.explain(&error))
+        // A connection that the broker blocks sends nothing, not even this.
+        let cancelled = timeout(GOODBYE, cancelled).await.map_err(|_| SourceError::Protocol {
+            broker: self.place.broker.clone(),
+            words: format!("it did not end the consumer within {} s", GOODBYE.as_secs()),
+        })?;
+        cancelled.map_err(|error| self.place.explain(&error))
     }
 
     async fn close(&self) {

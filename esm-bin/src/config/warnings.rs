@@ -36,13 +36,13 @@ fn short_drain(server: &Server, mappings: &[ConfiguredMapping]) -> Option<Proble
 fn large_prefetch(configured: &ConfiguredMapping) -> Option<Problem> {
     let ConfiguredMapping { mapping, source, .. } = configured;
     let limit = source.prefetch_limit();
-    let (batch, concurrency) = (u32::from(mapping.batch_size.get()), u32::from(mapping.maximum_concurrency.get()));
-    (batch * (concurrency + 1) > limit).then(|| {
+    let (asked, fitting) =
+        (u32::from(mapping.maximum_concurrency.get()), mapping.effective_concurrency(mapping.prefetch(limit, 0)));
+    (fitting < asked).then(|| {
         let words = format!(
-            "{} batches of {batch} are more than the {limit} messages that the broker lends at once; about {} full \
+            "{asked} batches of {} are more than the {limit} messages that the broker lends at once; {fitting} full \
              batches can be in flight",
-            concurrency,
-            (limit / batch).max(1)
+            mapping.batch_size.get()
         );
         Problem::new(&configured.key, words)
     })

@@ -121,6 +121,11 @@ impl MemoryQueue {
         self.lock().session.as_ref().map_or(0, |session| session.unsettled.len())
     }
 
+    /// The prefetch of the session that is open.
+    pub fn prefetch(&self) -> usize {
+        self.lock().session.as_ref().map_or(0, |session| session.prefetch)
+    }
+
     /// How many sessions were opened.
     pub fn sessions(&self) -> u64 {
         self.lock().sessions
