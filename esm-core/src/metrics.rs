@@ -130,7 +130,7 @@ impl Metrics {
             batch_records: histogram("esm_batch_records", "Records in a batch", MAPPING, RECORDS)?,
             batch_bytes: histogram("esm_batch_bytes", "Bytes of a batch's event", MAPPING, BYTES)?,
             source_connected: gauge("esm_source_connected", "1 while a session with the broker is open", MAPPING)?,
-            reconnects: counter("esm_reconnects_total", "Sessions opened after the first", MAPPING)?,
+            reconnects: counter("esm_reconnects_total", "Sessions opened after one was lost", MAPPING)?,
             in_flight_batches: gauge("esm_in_flight_batches", "Batches being invoked or retried", MAPPING)?,
             parked: gauge(
                 "esm_parked_messages",

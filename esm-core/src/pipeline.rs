@@ -81,7 +81,8 @@ impl Pipeline {
             session_number: self.session_number,
             consumer,
             hold_limit,
-            drain: drain.child_token(),
+            drain: drain.clone(),
+            retire: drain.child_token(),
             over: CancellationToken::new(),
             envelope,
         });
@@ -169,7 +170,7 @@ impl Run<'_> {
         loop {
             match self.next_event().await {
                 Event::Drain => {
-                    self.drain().await;
+                    self.retire().await;
                     return End::Drained;
                 }
                 Event::Finish(result) => {
@@ -187,7 +188,7 @@ impl Run<'_> {
                     record_size = self.pipeline.record_size,
                     "records are large; opening a session with a smaller prefetch"
                 );
-                self.drain().await;
+                self.retire().await;
                 return End::TooWide;
             }
         }
@@ -306,9 +307,9 @@ impl Run<'_> {
         }
     }
 
-    /// Ends the session in good order: nothing more is invoked, what runs is waited for.
-    async fn drain(&mut self) {
-        self.lease.drain.cancel();
+    /// Ends the session in good order: nothing more is taken or retried, what runs is waited for.
+    async fn retire(&mut self) {
+        self.lease.retire.cancel();
         let consumer = self.lease.consumer.clone();
         match consumer.cancel().await {
             Ok(()) => self.hand_back_untried().await,
@@ -348,8 +349,10 @@ struct Lease {
     consumer: Arc<dyn Consumer>,
     envelope: Envelope,
     hold_limit: Option<Duration>,
-    /// Cancelled when the session is to end in good order.
+    /// Cancelled when nothing more may be invoked.
     drain: CancellationToken,
+    /// Cancelled when nothing more may be invoked a second time.
+    retire: CancellationToken,
     /// Cancelled when the session has ended.
     over: CancellationToken,
 }
@@ -434,7 +437,7 @@ impl Lease {
         tokio::select! {
             biased;
             () = self.over.cancelled() => return Some(Decided::Over),
-            () = self.drain.cancelled() => return Some(self.hand_back(&part.receipts()).await),
+            () = self.retire.cancelled() => return Some(self.hand_back(&part.receipts()).await),
             () = sleep(delay) => {}
         }
         if too_long {

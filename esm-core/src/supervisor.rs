@@ -130,21 +130,21 @@ async fn run(parts: Parts, source: Arc<dyn Connect>, drain: CancellationToken) {
 struct Sessions {
     parts: Parts,
     failures: u32,
-    begun: u64,
+    /// Whether a session was lost and none opened since.
+    was_lost: bool,
     since: Instant,
 }
 
 impl Sessions {
     fn new(parts: Parts) -> Self {
-        Self { parts, failures: 0, begun: 0, since: Instant::now() }
+        Self { parts, failures: 0, was_lost: false, since: Instant::now() }
     }
 
     fn begin(&mut self, session: &Session) {
         let Parts { metrics, status, mapping, .. } = &self.parts;
-        if self.begun > 0 {
+        if std::mem::take(&mut self.was_lost) {
             metrics.reconnects.inc();
         }
-        self.begun += 1;
         self.since = Instant::now();
         metrics.source_connected.set(1);
         status.connected();
@@ -156,6 +156,7 @@ impl Sessions {
         if self.since.elapsed() >= GOOD_SESSION {
             self.failures = 0;
         }
+        self.was_lost = true;
         self.failed(error, "the session was lost")
     }
 

@@ -283,6 +283,7 @@ async fn large_records_make_the_prefetch_smaller_and_nothing_is_lost() {
         invoked += invocation.ids.len();
     }
     assert_eq!(invoked, 60, "each once");
+    assert_eq!(bench.metric("esm_reconnects_total", None), 0.0, "no session was lost");
 }
 
 #[tokio::test(start_paused = true)]

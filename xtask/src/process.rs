@@ -267,8 +267,10 @@ pub(crate) fn describe(command: &Command) -> String {
     [program(command)].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
+/// Its name; the folder it lies in says little to a reader.
 fn program(command: &Command) -> String {
-    command.get_program().to_string_lossy().into_owned()
+    let program = Path::new(command.get_program());
+    program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn cannot_start(command: &Command) -> String {
