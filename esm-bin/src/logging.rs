@@ -9,8 +9,9 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-/// Libraries that tell every step of theirs, when all we want to hear is trouble.
-const LIBRARIES: &str = "lapin=warn,amq_protocol=warn,amq_protocol_tcp=warn,async_rs=warn,tcp_stream=warn,\
+/// Libraries that tell every step of theirs, when all we want to hear is trouble. lapin's trouble
+/// reaches us as errors, which we log with the broker, the queue and the mapping.
+const LIBRARIES: &str = "lapin=off,amq_protocol=warn,amq_protocol_tcp=warn,async_rs=warn,tcp_stream=warn,\
                          hyper=warn,hyper_util=warn,reqwest=warn";
 
 /// How log lines look.

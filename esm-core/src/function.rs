@@ -79,7 +79,7 @@ impl Function {
         let _executing = Executing::start(&self.metrics);
         let started = Instant::now();
         let outcome = self.invoker.invoke(event).await;
-        if matches!(outcome, Outcome::Success | Outcome::FunctionError { .. }) {
+        if outcome.ran() {
             self.metrics.duration.observe(started.elapsed().as_secs_f64());
         }
         outcome

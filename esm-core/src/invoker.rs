@@ -54,3 +54,13 @@ pub enum Outcome {
         reason: String,
     },
 }
+
+impl Outcome {
+    /// Whether the function ran, or may have run.
+    pub(crate) fn ran(&self) -> bool {
+        match self {
+            Self::Success | Self::FunctionError { .. } => true,
+            Self::Throttled { .. } | Self::Unavailable { .. } | Self::TooLarge { .. } | Self::NotUsable { .. } => false,
+        }
+    }
+}

@@ -108,12 +108,12 @@ impl Metrics {
             polled: counter("esm_polled_events_total", "Messages received (PolledEventCount)", MAPPING)?,
             invoked: counter(
                 "esm_invoked_events_total",
-                "Records handed to the function, again with each retry (InvokedEventCount)",
+                "Records that the function ran with, again with each retry (InvokedEventCount)",
                 MAPPING,
             )?,
             failed_invoke: counter(
                 "esm_failed_invoke_events_total",
-                "Records in invocations that failed (FailedInvokeEventCount)",
+                "Records in invocations that failed, whether the function ran or not (FailedInvokeEventCount)",
                 MAPPING,
             )?,
             dropped: counter(

@@ -403,10 +403,13 @@ impl Lease {
                 () = self.drain.cancelled() => return self.hand_back(&part.receipts()).await,
                 slot = function.admit(mapping.uuid, metrics) => slot,
             };
-            metrics.invoked.inc_by(part.len() as u64);
             let outcome = function.invoke(slot, part.event(&self.envelope), metrics).await;
+            let records = part.len() as u64;
+            if outcome.ran() {
+                metrics.invoked.inc_by(records);
+            }
             if outcome != Outcome::Success {
-                metrics.failed_invoke.inc_by(part.len() as u64);
+                metrics.failed_invoke.inc_by(records);
             }
             if self.over.is_cancelled() {
                 debug!(records = part.len(), "an invocation outlived its session and settles nothing");
@@ -537,7 +540,7 @@ impl Lease {
                     records,
                     ?delay,
                     error_type,
-                    message,
+                    error_message = message,
                     "the function failed; the batch will be retried"
                 );
                 status.problem(&format!("Function call failed: function `{name}` returned {error_type}: {message}"));

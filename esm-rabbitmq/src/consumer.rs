@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -46,6 +46,8 @@ pub(crate) struct RabbitConsumer {
     pub(crate) ledger: Mutex<Ledger>,
     /// Told whenever acknowledgements have caught up with what waited for them.
     pub(crate) advanced: Notify,
+    /// The delivery tag that acknowledgements last waited for without success.
+    pub(crate) waited_in_vain_for: AtomicU64,
 }
 
 impl RabbitConsumer {
@@ -58,7 +60,9 @@ impl RabbitConsumer {
             self.send_ack(ack).await?;
             self.advanced.notify_waiters();
         }
-        let patience = sleep(PATIENCE);
+        // Who has kept others waiting in vain, a retried batch or a parked message, is not waited for.
+        let in_vain = self.waited_in_vain_for.load(Ordering::Relaxed) == ledger.first_unsettled();
+        let patience = sleep(if in_vain { Duration::ZERO } else { PATIENCE });
         tokio::pin!(patience);
         while ledger.is_waiting(tags()) {
             let advanced = self.advanced.notified();
@@ -69,6 +73,7 @@ impl RabbitConsumer {
             };
             ledger = self.ledger.lock().await;
             if out_of_patience {
+                self.waited_in_vain_for.store(ledger.first_unsettled(), Ordering::Relaxed);
                 let singly = ledger.wait_no_longer(tags());
                 return self.send_each(singly, |tag| self.send_ack(Ack { tag, multiple: false })).await;
             }

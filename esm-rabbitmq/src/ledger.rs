@@ -63,6 +63,11 @@ impl Ledger {
         (tags, self.advance())
     }
 
+    /// The lowest tag that stands in the way of all above it.
+    pub(crate) fn first_unsettled(&self) -> u64 {
+        self.first_unsettled
+    }
+
     /// Those, ascending and each once, that nothing was said about yet.
     fn unsettled(&self, tags: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let is_unsettled =

@@ -1,7 +1,10 @@
 //! A session on one queue: a channel of a shared connection, and a consumer on it.
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -118,6 +121,7 @@ impl Connect for RabbitSource {
                 cancelled,
                 ledger: Mutex::new(Ledger::new()),
                 advanced: Notify::new(),
+                waited_in_vain_for: AtomicU64::new(0),
             }),
         })
     }

@@ -69,8 +69,11 @@ impl<'a> Table<'a> {
 
     /// Reports keys that are known and whose behaviour this build does not have.
     pub(super) fn not_yet(&mut self, names: &[&str]) -> Option<Reported> {
-        let present: Vec<_> = names.iter().filter_map(|name| self.remove(name)).collect();
-        present.iter().map(Entry::not_yet).next_back()
+        names
+            .iter()
+            .filter_map(|name| self.remove(name))
+            .map(|entry| entry.not_yet())
+            .fold(None, |_, reported| Some(reported))
     }
 
     fn take(&mut self, name: &'static str) -> Option<Entry<'a>> {

@@ -1,6 +1,6 @@
 //! Nothing is lost: counts, order, crashes on either side.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::LazyLock, time::Duration};
 
 use esm_rabbitmq::testing::TestBroker;
 
@@ -9,7 +9,9 @@ use crate::{
     service::{Config, Service, wait_for},
 };
 
-const MANY: usize = 20_000;
+/// How many messages a count takes; ten times as many when everything is to be tested.
+static MANY: LazyLock<usize> =
+    LazyLock::new(|| if std::env::var_os("ESM_TEST_ALL").is_some() { 200_000 } else { 20_000 });
 
 fn numbered(count: usize) -> Vec<String> {
     (0..count).map(|number| number.to_string()).collect()
@@ -23,10 +25,10 @@ async fn exactly_once_and_in_order(queue_type: &str) {
     let function = Function::start().await;
     let service = Service::start(&Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "")).await;
 
-    publisher.publish("queue", numbered(MANY)).await;
+    publisher.publish("queue", numbered(*MANY)).await;
 
-    service.metric_becomes("esm_deleted_events_total", &[], MANY as u64).await;
-    assert_eq!(function.bodies(), numbered(MANY), "each once, in order");
+    service.metric_becomes("esm_deleted_events_total", &[], *MANY as u64).await;
+    assert_eq!(function.bodies(), numbered(*MANY), "each once, in order");
     assert!(publisher.take("queue").await.is_none(), "the queue is empty");
     let polled = service.metric("esm_polled_events_total", &[]).await;
     let invoked = service.metric("esm_invoked_events_total", &[]).await;
@@ -61,12 +63,12 @@ async fn several_batches_in_flight_lose_and_repeat_nothing() {
     let config = Config::new(&broker, &function.url).mapping(&virtual_host, "queue", concurrent);
     let service = Service::start(&config).await;
 
-    publisher.publish("queue", numbered(MANY)).await;
+    publisher.publish("queue", numbered(*MANY)).await;
 
-    service.metric_becomes("esm_deleted_events_total", &[], MANY as u64).await;
+    service.metric_becomes("esm_deleted_events_total", &[], *MANY as u64).await;
     let bodies = function.bodies();
-    assert_eq!(bodies.len(), MANY);
-    assert_eq!(bodies.into_iter().collect::<HashSet<_>>(), numbered(MANY).into_iter().collect());
+    assert_eq!(bodies.len(), *MANY);
+    assert_eq!(bodies.into_iter().collect::<HashSet<_>>(), numbered(*MANY).into_iter().collect());
     assert_eq!(service.metric("esm_reconnects_total", &[]).await, 0, "no acknowledgement was refused");
 }
 
@@ -77,13 +79,13 @@ async fn nothing_is_missing_when_the_broker_is_killed_three_times_on_the_way() {
     let virtual_host = broker.virtual_host("killed").await;
     let mut publisher = broker.publisher(&virtual_host).await;
     publisher.declare("queue", "quorum").await;
-    publisher.publish("queue", numbered(MANY)).await;
+    publisher.publish("queue", numbered(*MANY)).await;
     drop(publisher);
     let function = Function::start_with(|_| Answer::After(Duration::from_millis(20))).await;
     let service = Service::start(&Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "")).await;
 
     for round in 1..=3 {
-        let progress = round * MANY / 5;
+        let progress = round * *MANY / 5;
         wait_for("progress", || (function.bodies().len() > progress).then_some(())).await;
         broker.kill().await;
         service.metric_becomes("esm_source_connected", &[], 0).await;
@@ -93,7 +95,7 @@ async fn nothing_is_missing_when_the_broker_is_killed_three_times_on_the_way() {
 
     wait_for("every message", || {
         let seen: HashSet<_> = function.bodies().into_iter().collect();
-        (seen.len() == MANY).then_some(())
+        (seen.len() == *MANY).then_some(())
     })
     .await;
     assert!(service.metric("esm_reconnects_total", &[]).await >= 3);
@@ -106,20 +108,20 @@ async fn nothing_is_missing_when_the_service_is_killed_on_the_way() {
     let virtual_host = broker.virtual_host("service killed").await;
     let mut publisher = broker.publisher(&virtual_host).await;
     publisher.declare("queue", "quorum").await;
-    publisher.publish("queue", numbered(MANY)).await;
+    publisher.publish("queue", numbered(*MANY)).await;
     let function = Function::start_with(|_| Answer::After(Duration::from_millis(10))).await;
     let config = Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "");
     let mut service = Service::start(&config).await;
 
     for round in 1..=3 {
-        wait_for("progress", || (function.bodies().len() > round * MANY / 5).then_some(())).await;
+        wait_for("progress", || (function.bodies().len() > round * *MANY / 5).then_some(())).await;
         service.kill();
         service.start_again().await;
     }
 
     wait_for("every message", || {
         let seen: HashSet<_> = function.bodies().into_iter().collect();
-        (seen.len() == MANY).then_some(())
+        (seen.len() == *MANY).then_some(())
     })
     .await;
 }

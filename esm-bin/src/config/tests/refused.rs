@@ -126,6 +126,8 @@ fn what_this_build_does_not_act_on_is_refused() {
         let found = problems(&(whole() + key));
         assert!(matches!(found.as_slice(), [one] if one.contains("does not act on it yet")), "{key}: {found:?}");
     }
+    let found = problems(&(whole() + "maximum_retry_attempts = 3\nfilter_criteria = []\nmetrics_config = {}"));
+    assert_eq!(found.len(), 3, "each by itself: {found:?}");
     for (table, key) in [
         ("[server]", "memory_limit_in_mebibytes = 64"),
         ("[server]", "tls = { cert_file = \"a\", key_file = \"b\" }"),
