@@ -44,7 +44,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(Name::Instructions) => instructions::run(),
         Some(Name::Idle) => idle::run(),
         Some(Name::Latency) => latency::run(),
-        Some(Name::Encode) => process::run(workspace::cargo().args(["bench", "--package", "esm-rabbitmq"])),
+        Some(Name::Encode) => {
+            process::run(workspace::cargo().args(["bench", "--package", "esm-rabbitmq", "--bench", "*"]))
+        }
         None => Ok(Menu::command().print_help()?),
     }
 }
