@@ -39,7 +39,7 @@ pub fn start(format: Option<LogFormat>) -> anyhow::Result<()> {
 
 /// What is asked for counts more than what we keep quiet.
 fn filter(asked: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
-    EnvFilter::builder().parse(format!("{LIBRARIES},{asked}"))
+    EnvFilter::builder().parse(format!("info,{LIBRARIES},{asked}"))
 }
 
 #[cfg(test)]
@@ -52,7 +52,7 @@ mod tests {
             let filter = filter(asked).unwrap().to_string();
             assert!(filter.split(',').any(|directive| directive == expected), "{asked}: {filter}");
         };
-        check("debug", "lapin=warn");
+        check("debug", "lapin=off");
         check("debug", "debug");
         check("info,lapin=trace", "lapin=trace");
         assert!(filter("esm=loud").is_err());

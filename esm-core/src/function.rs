@@ -16,10 +16,8 @@ use crate::{
     event::Event,
     invoker::{Invoke, Outcome},
     metrics::{FunctionMetrics, MappingMetrics, Metrics},
+    retry::PROBE_INTERVAL,
 };
-
-/// How often a function that cannot be used is tried.
-const PROBE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A function and what it may be asked for at once.
 pub struct Function {
@@ -105,15 +103,23 @@ impl Drop for Executing<'_> {
 /// Closed while the function cannot be used; lets one invocation through at a time to find out.
 #[derive(Default)]
 struct Gate {
-    next_probe: Mutex<Option<Instant>>,
+    state: Mutex<GateState>,
     opened: Notify,
+}
+
+#[derive(Default)]
+struct GateState {
+    /// Set while the gate is closed.
+    next_probe: Option<Instant>,
+    /// When the function last ran, whatever it said.
+    ran_at: Option<Instant>,
 }
 
 impl Gate {
     async fn pass(&self) {
         loop {
             let opened = self.opened.notified();
-            let Some(probe_at) = self.wait_until(Instant::now()) else { return };
+            let Some(probe_at) = lock(&self.state).wait_until(Instant::now()) else { return };
             tokio::select! {
                 () = sleep_until(probe_at) => {}
                 () = opened => {}
@@ -121,25 +127,38 @@ impl Gate {
         }
     }
 
+    fn heed(&self, outcome: &Outcome) {
+        if lock(&self.state).opens(outcome, Instant::now()) {
+            self.opened.notify_waiters();
+        }
+    }
+}
+
+impl GateState {
     /// `None`: go ahead. Who goes ahead through a closed gate is the probe, and the only one.
-    fn wait_until(&self, now: Instant) -> Option<Instant> {
-        let mut next_probe = lock(&self.next_probe);
-        match *next_probe {
+    fn wait_until(&mut self, now: Instant) -> Option<Instant> {
+        match self.next_probe {
             Some(at) if at > now => Some(at),
             Some(_) => {
-                *next_probe = Some(now + PROBE_INTERVAL);
+                self.next_probe = Some(now + PROBE_INTERVAL);
                 None
             }
             None => None,
         }
     }
 
-    fn heed(&self, outcome: &Outcome) {
-        if matches!(outcome, Outcome::NotUsable { .. }) {
-            *lock(&self.next_probe) = Some(Instant::now() + PROBE_INTERVAL);
-        } else if lock(&self.next_probe).take().is_some() {
-            self.opened.notify_waiters();
+    /// Takes note of an outcome; whether it opens the gate. A function that ran a moment ago is
+    /// usable: what it refuses now is this batch, which waits by itself and stops no other.
+    fn opens(&mut self, outcome: &Outcome, now: Instant) -> bool {
+        if outcome.ran() {
+            self.ran_at = Some(now);
+            return self.next_probe.take().is_some();
         }
+        let ran_lately = self.ran_at.is_some_and(|at| now < at + PROBE_INTERVAL);
+        if matches!(outcome, Outcome::NotUsable { .. }) && !ran_lately {
+            self.next_probe = Some(now + PROBE_INTERVAL);
+        }
+        false
     }
 }
 
@@ -299,5 +318,21 @@ mod tests {
 
         assert_eq!(first - closed_at, PROBE_INTERVAL);
         assert_eq!(second - closed_at, PROBE_INTERVAL + Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_the_function_refuses_closes_the_gate_for_no_other_while_the_function_runs() {
+        let gate = Gate::default();
+        gate.heed(&Outcome::Success);
+        gate.heed(&Outcome::NotUsable { reason: "422".into() });
+        let started = Instant::now();
+        gate.pass().await;
+        assert_eq!(started.elapsed(), Duration::ZERO);
+
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        gate.heed(&Outcome::NotUsable { reason: "404".into() });
+        gate.heed(&Outcome::Unavailable { reason: "502".into(), retry_after: None });
+        gate.pass().await;
+        assert_eq!(started.elapsed(), PROBE_INTERVAL * 2, "nothing has run for a minute");
     }
 }

@@ -16,6 +16,8 @@ use crate::{batch::ClosedBy, mapping::Mapping};
 pub enum DropReason {
     /// The record alone is larger than an event may be.
     TooLarge,
+    /// Its time to live ended while it was retried.
+    Expired,
 }
 
 impl DropReason {
@@ -23,6 +25,7 @@ impl DropReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TooLarge => "too_large",
+            Self::Expired => "expired",
         }
     }
 }
@@ -159,7 +162,8 @@ impl Metrics {
             polled: families.polled.with_label_values(&by_mapping),
             invoked: families.invoked.with_label_values(&by_mapping),
             failed_invoke: families.failed_invoke.with_label_values(&by_mapping),
-            too_large: families.dropped.with_label_values(&[&uuid, DropReason::TooLarge.as_str()]),
+            too_large: families.dropped.with_label_values(&[uuid.as_str(), DropReason::TooLarge.as_str()]),
+            expired: families.dropped.with_label_values(&[uuid.as_str(), DropReason::Expired.as_str()]),
             deleted: families.deleted.with_label_values(&by_mapping),
             batches: ClosedBy::ALL.map(|by| families.batches.with_label_values(&[uuid.as_str(), by.as_str()])),
             batch_records: families.batch_records.with_label_values(&by_mapping),
@@ -197,6 +201,7 @@ pub struct MappingMetrics {
     pub(crate) invoked: IntCounter,
     pub(crate) failed_invoke: IntCounter,
     pub(crate) too_large: IntCounter,
+    pub(crate) expired: IntCounter,
     pub(crate) deleted: IntCounter,
     pub(crate) batch_records: Histogram,
     pub(crate) batch_bytes: Histogram,
@@ -239,7 +244,9 @@ impl Drop for MappingMetrics {
         for family in [&families.batch_records, &families.batch_bytes, &families.message_age] {
             let _ = family.remove_label_values(&by_mapping);
         }
-        let _ = families.dropped.remove_label_values(&[&self.uuid, DropReason::TooLarge.as_str()]);
+        for reason in [DropReason::TooLarge, DropReason::Expired] {
+            let _ = families.dropped.remove_label_values(&[self.uuid.as_str(), reason.as_str()]);
+        }
         for by in ClosedBy::ALL {
             let _ = families.batches.remove_label_values(&[self.uuid.as_str(), by.as_str()]);
         }

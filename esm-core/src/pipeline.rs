@@ -21,7 +21,7 @@ use crate::{
     mapping::{DeadLetter, Mapping},
     metrics::{DropReason, MappingMetrics},
     retry::{Attempts, Step},
-    source::{Consumer, Delivery, Disposition, Receipt, Session, SourceError},
+    source::{Consumer, Delivery, Disposition, Receipt, Session, SourceError, Terms},
     status::StatusWriter,
 };
 
@@ -38,8 +38,8 @@ pub(crate) struct Parts {
 pub(crate) enum End {
     /// As asked; everything is settled or handed back.
     Drained,
-    /// In good order, because records of this size need a smaller prefetch.
-    TooWide,
+    /// In good order, because another prefetch fits what comes.
+    Outgrown,
     /// The broker or the way to it failed; what was not settled goes back by itself.
     Lost(SourceError),
 }
@@ -49,8 +49,44 @@ pub(crate) struct Pipeline {
     tasks: JoinSet<Finished>,
     batches_in_flight: usize,
     session_number: u64,
-    /// The largest average record of a batch so far.
-    record_size: usize,
+    record_size: RecordSize,
+    caution: Caution,
+}
+
+/// The size of records lately: follows a larger one at once, and smaller ones by and by, so that a
+/// single large message does not count for ever.
+#[derive(Default)]
+struct RecordSize(usize);
+
+impl RecordSize {
+    fn observe(&mut self, average: usize) {
+        self.0 = if average > self.0 { average } else { self.0 - (self.0 - average) / 4 };
+    }
+}
+
+/// How many batches in a row show that no unreadable message stands in the way any more.
+const REASSURING_BATCHES: u32 = 20;
+
+/// After a message that ended its connection unread, each of which the broker counts as a delivery
+/// of everything that was lent: until the queue is past it, one message at a time is borrowed, on a
+/// connection that nobody shares.
+#[derive(Default)]
+struct Caution {
+    batches_to_go: u32,
+}
+
+impl Caution {
+    fn begin(&mut self) {
+        self.batches_to_go = REASSURING_BATCHES;
+    }
+
+    fn is_on(&self) -> bool {
+        self.batches_to_go > 0
+    }
+
+    fn reassure(&mut self) {
+        self.batches_to_go = self.batches_to_go.saturating_sub(1);
+    }
 }
 
 /// What a task did with the deliveries that it was given.
@@ -64,16 +100,31 @@ struct Finished {
 
 impl Pipeline {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self { parts, tasks: JoinSet::new(), batches_in_flight: 0, session_number: 0, record_size: 0 }
+        Self {
+            parts,
+            tasks: JoinSet::new(),
+            batches_in_flight: 0,
+            session_number: 0,
+            record_size: RecordSize::default(),
+            caution: Caution::default(),
+        }
     }
 
-    /// The prefetch that the mapping asks for and that memory allows for what was seen of it.
-    pub(crate) fn prefetch(&self, limit: u32) -> u32 {
-        self.parts.mapping.prefetch(limit, self.record_size)
+    /// What the next session is to be opened with, by what was seen so far.
+    pub(crate) fn terms(&self, limit: u32) -> Terms {
+        let alone = self.caution.is_on();
+        let prefetch = if alone { 1 } else { self.parts.mapping.prefetch(limit, self.record_size.0) };
+        Terms { prefetch, alone }
     }
 
     /// Runs one session until it is lost, or until `drain` asks for its orderly end.
-    pub(crate) async fn run(&mut self, session: Session, drain: &CancellationToken) -> End {
+    pub(crate) async fn run(
+        &mut self,
+        session: Session,
+        terms: Terms,
+        prefetch_limit: u32,
+        drain: &CancellationToken,
+    ) -> End {
         self.session_number += 1;
         let Session { deliveries, consumer, lost, trouble, envelope, prefetch, hold_limit } = session;
         let lease = Arc::new(Lease {
@@ -96,11 +147,17 @@ impl Pipeline {
             trouble,
             batcher,
             prefetch: prefetch as usize,
+            terms,
+            prefetch_limit,
+            begun_at: Instant::now(),
             unsettled: 0,
             parked: 0,
         };
         let end = run.run().await;
-        if let End::Lost(_) = &end {
+        if let End::Lost(error) = &end {
+            if let SourceError::Unreadable { .. } = error {
+                run.pipeline.caution.begin();
+            }
             // Whatever is left of it: a channel that is still open would keep what it lent.
             run.lease.over.cancel();
             run.lease.consumer.close().await;
@@ -129,7 +186,7 @@ impl Pipeline {
         // A task that panicked was a batch's: nothing else can be in doubt.
         let was_batch = result.as_ref().map_or(true, |finished| finished.was_batch);
         if was_batch {
-            self.batches_in_flight -= 1;
+            self.batches_in_flight = self.batches_in_flight.saturating_sub(1);
             self.parts.metrics.in_flight_batches.dec();
         }
         result.map_err(|cause| {
@@ -141,6 +198,9 @@ impl Pipeline {
         })
     }
 }
+
+/// How long a session lasts at least before it gives way to one with a larger prefetch.
+const SETTLED_IN: Duration = Duration::from_secs(60);
 
 /// What wakes a session.
 enum Event {
@@ -160,6 +220,9 @@ struct Run<'a> {
     trouble: watch::Receiver<Option<SourceError>>,
     batcher: Batcher,
     prefetch: usize,
+    terms: Terms,
+    prefetch_limit: u32,
+    begun_at: Instant,
     /// Deliveries taken out of the channel and not yet settled, parked ones included.
     unsettled: usize,
     parked: usize,
@@ -183,21 +246,21 @@ impl Run<'_> {
                 Event::Deliver(delivery) => self.take(delivery),
                 Event::Window => self.close(ClosedBy::Window),
             }
-            if self.is_too_wide() {
-                info!(
-                    record_size = self.pipeline.record_size,
-                    "records are large; opening a session with a smaller prefetch"
-                );
+            if self.has_outgrown_its_terms() {
+                info!(record_size = self.pipeline.record_size.0, "opening a session with another prefetch");
                 self.retire().await;
-                return End::TooWide;
+                return End::Outgrown;
             }
         }
     }
 
-    /// Only to less than half, so that it happens a few times at the most: each time hands back
-    /// what was not tried, which quorum queues count.
-    fn is_too_wide(&self) -> bool {
-        self.pipeline.prefetch(u32::MAX) as usize * 2 < self.prefetch
+    /// Whether half the prefetch would do, or twice as much be better. Each time hands back what
+    /// was not tried, which quorum queues count: so a wider one waits its time.
+    fn has_outgrown_its_terms(&self) -> bool {
+        let better = self.pipeline.terms(self.prefetch_limit);
+        let settled_in = self.terms.alone || self.begun_at.elapsed() >= SETTLED_IN;
+        better.prefetch.saturating_mul(2) < self.terms.prefetch
+            || (settled_in && better.prefetch / 2 >= self.terms.prefetch)
     }
 
     async fn next_event(&mut self) -> Event {
@@ -258,7 +321,7 @@ impl Run<'_> {
     }
 
     fn start(&mut self, batch: Batch) {
-        self.pipeline.record_size = self.pipeline.record_size.max(batch.bytes() / batch.len());
+        self.pipeline.record_size.observe(batch.bytes() / batch.len());
         self.pipeline.batches_in_flight += 1;
         self.lease.parts.metrics.in_flight_batches.inc();
         let task = self.lease.clone().process(batch).instrument(Span::current());
@@ -275,8 +338,19 @@ impl Run<'_> {
         if finished.session_number != self.lease.session_number {
             return Ok(()); // its deliveries went back with its session
         }
+        if finished.was_batch {
+            self.pipeline.caution.reassure();
+        }
         self.unsettled -= finished.settled;
+        let was_clogged = self.is_clogged();
         self.parked += finished.parked;
+        if self.is_clogged() && !was_clogged {
+            error!(
+                parked = self.parked,
+                prefetch = self.prefetch,
+                "the mapping is paused: messages that can never be processed take more than half the prefetch; take them off the queue, or give it a dead-letter exchange and set the tag esm:dead-letter = broker"
+            );
+        }
         let Parts { metrics, status, .. } = &self.lease.parts;
         metrics.parked.set(i64::try_from(self.parked).unwrap_or(i64::MAX));
         if self.parked > 0 {
@@ -324,7 +398,12 @@ impl Run<'_> {
         while let Some(delivery) = self.deliveries.recv().await {
             untried.push(delivery.receipt);
         }
-        debug!(untried = untried.len(), running = self.pipeline.batches_in_flight, "draining");
+        info!(
+            untried = untried.len(),
+            running = self.pipeline.batches_in_flight,
+            function = self.lease.parts.function.name,
+            "draining: what was not tried goes back, what runs is waited for"
+        );
         self.lease.hand_back(&untried).await;
     }
 }
@@ -401,6 +480,7 @@ impl Lease {
                 biased;
                 () = self.over.cancelled() => return Decided::Over,
                 () = self.drain.cancelled() => return self.hand_back(&part.receipts()).await,
+                () = self.held_too_long(&part) => return self.hand_back_in_time(&part).await,
                 slot = function.admit(mapping.uuid, metrics) => slot,
             };
             let outcome = function.invoke(slot, part.event(&self.envelope), metrics).await;
@@ -436,36 +516,42 @@ impl Lease {
 
     /// Waits out a delay, unless the batch has to go back before its end.
     async fn wait(&self, part: &mut Batch, delay: Duration) -> Option<Decided> {
-        let too_long = self.would_be_held_too_long(part, delay);
         tokio::select! {
             biased;
             () = self.over.cancelled() => return Some(Decided::Over),
             () = self.retire.cancelled() => return Some(self.hand_back(&part.receipts()).await),
             () = sleep(delay) => {}
         }
-        if too_long {
-            // Only now, so that a batch which comes again at once does not make a hot loop.
-            warn!(
-                records = part.len(),
-                "the batch was held for long and goes back to the broker, to be delivered again"
-            );
-            return Some(self.hand_back(&part.receipts()).await);
-        }
         let expired = part.take_expired(Instant::now());
         if !expired.is_empty() {
-            info!(
-                records = expired.len(),
-                "messages expired while they were retried and go back, for the broker to expire them"
-            );
+            self.parts.metrics.expired.inc_by(expired.len() as u64);
+            for delivery in &expired {
+                let (message_id, size) = (delivery.record.message_id(), delivery.record.size());
+                let reason = DropReason::Expired.as_str();
+                warn!(
+                    message_id,
+                    size, reason, "the message expired while it was retried and goes back, for the broker to expire it"
+                );
+            }
             let receipts: Vec<_> = expired.iter().map(|delivery| delivery.receipt).collect();
             self.hand_back(&receipts).await;
         }
         part.is_empty().then_some(Decided::Settled)
     }
 
-    fn would_be_held_too_long(&self, part: &Batch, delay: Duration) -> bool {
-        let (Some(limit), Some(received_at)) = (self.hold_limit, part.received_at()) else { return false };
-        received_at.elapsed() + delay + self.parts.function.timeout >= limit
+    /// Waits until an invocation could not end before the broker takes offence at how long the
+    /// batch is held. A batch is kept for half of that time at least, however long a function may
+    /// run, so that handing it back never becomes a loop without a pause.
+    async fn held_too_long(&self, part: &Batch) {
+        let (Some(limit), Some(received_at)) = (self.hold_limit, part.received_at()) else {
+            return std::future::pending().await;
+        };
+        sleep_until(received_at + limit.saturating_sub(self.parts.function.timeout).max(limit / 2)).await;
+    }
+
+    async fn hand_back_in_time(&self, part: &Batch) -> Decided {
+        warn!(records = part.len(), "the batch was held for long and goes back to the broker, to be delivered again");
+        self.hand_back(&part.receipts()).await
     }
 
     async fn ack(&self, part: &Batch) -> Decided {
@@ -498,7 +584,7 @@ impl Lease {
                     message_id,
                     size,
                     reason,
-                    "this message can never be processed; it stays unacknowledged, since no dead-letter target is known"
+                    "this message can never be processed; it stays unacknowledged, since no dead-letter target is known (the tag esm:dead-letter = broker says that the queue has one)"
                 );
                 1
             }

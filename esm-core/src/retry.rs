@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::invoker::Outcome;
 
+/// How often a function that cannot be used is tried.
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The first delay, and the one that doubles from attempt to attempt.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 /// No delay is longer, unless the function's side asks for it.
@@ -48,8 +51,7 @@ impl Attempts {
                 let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
                 Step::Retry(backoff(self.held, jitter).max(asked))
             }
-            // The function's gate decides when a function that cannot be used is tried again.
-            Outcome::NotUsable { .. } => Step::Retry(Duration::ZERO),
+            Outcome::NotUsable { .. } => Step::Retry(PROBE_INTERVAL),
             Outcome::TooLarge { .. } if records > 1 => Step::Halve,
             Outcome::TooLarge { .. } => Step::GiveUp,
         }

@@ -16,10 +16,19 @@ pub trait Connect: Send + Sync {
     /// The largest prefetch that the protocol can express.
     fn prefetch_limit(&self) -> u32;
 
-    /// Opens a session in which the broker lends at most `prefetch` unsettled deliveries.
+    /// Opens a session.
     ///
     /// Must not declare or change anything on the broker. May be dropped half-way.
-    async fn connect(&self, prefetch: u32) -> Result<Session, SourceError>;
+    async fn connect(&self, terms: Terms) -> Result<Session, SourceError>;
+}
+
+/// What a session is opened with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The broker lends at most so many unsettled deliveries.
+    pub prefetch: u32,
+    /// The session shares its connection with no other, since it may end it.
+    pub alone: bool,
 }
 
 /// An open session. Dropping it ends it; whatever was not settled goes back to the broker.
@@ -208,6 +217,16 @@ pub enum SourceError {
         /// The system's words.
         words: String,
     },
+    /// A message came that the client cannot read, which ended the connection.
+    #[error("broker `{broker}` sent a message that cannot be read, perhaps from queue `{queue}`: {words}")]
+    Unreadable {
+        /// Name and endpoint.
+        broker: String,
+        /// The queue of this session.
+        queue: String,
+        /// What to do.
+        words: String,
+    },
     /// The broker or its client broke the protocol.
     #[error("unexpected answer from broker `{broker}`: {words}")]
     Protocol {
@@ -235,6 +254,7 @@ impl SourceError {
             | Self::Unreachable { .. }
             | Self::Tls { .. }
             | Self::ConnectionLost { .. }
+            | Self::Unreadable { .. }
             | Self::Protocol { .. } => None,
         }
     }

@@ -42,6 +42,8 @@ pub struct Status {
     pub last_processing_result: Cow<'static, str>,
     /// Whether a session with the broker is open.
     pub connected: bool,
+    /// Whether what is wrong is wrong with the source, so that a session mends it.
+    source_problem: bool,
 }
 
 impl Status {
@@ -52,6 +54,7 @@ impl Status {
             state_transition_reason: USER_INITIATED.into(),
             last_processing_result: "No records processed".into(),
             connected: false,
+            source_problem: false,
         }
     }
 }
@@ -74,8 +77,8 @@ impl StatusWriter {
         self.0.send_modify(|status| {
             status.connected = true;
             status.state = State::Enabled;
-            status.state_transition_reason = USER_INITIATED.into();
-            if status.last_processing_result.starts_with("PROBLEM") {
+            if std::mem::take(&mut status.source_problem) {
+                status.state_transition_reason = USER_INITIATED.into();
                 status.last_processing_result = OK.into();
             }
         });
@@ -86,6 +89,7 @@ impl StatusWriter {
         self.0.send_modify(|status| {
             status.state = State::Enabled; // it keeps trying
             status.connected = connected;
+            status.source_problem = true;
             status.state_transition_reason = match error.code() {
                 Some(code) => format!("{code}: {error}").into(),
                 None => USER_INITIATED.into(),

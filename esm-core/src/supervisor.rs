@@ -86,7 +86,10 @@ async fn keep_running(parts: Parts, source: Arc<dyn Connect>, drain: Cancellatio
             Some(Err(cause)) if cause.is_panic() => {
                 error!(%cause, "the mapping failed by an internal error and is started again");
                 parts.status.problem("an internal error; the mapping is started again");
-                sleep(LONGEST_DELAY).await;
+                tokio::select! {
+                    () = sleep(LONGEST_DELAY) => {}
+                    () = drain.cancelled() => return parts.status.disabled(),
+                }
             }
             _ => return parts.status.disabled(),
         }
@@ -97,19 +100,19 @@ async fn run(parts: Parts, source: Arc<dyn Connect>, drain: CancellationToken) {
     let mut pipeline = Pipeline::new(parts.clone());
     let mut sessions = Sessions::new(parts);
     while !drain.is_cancelled() {
-        let prefetch = pipeline.prefetch(source.prefetch_limit());
+        let terms = pipeline.terms(source.prefetch_limit());
         let connected = tokio::select! {
             biased;
             () = drain.cancelled() => break,
-            connected = source.connect(prefetch) => connected,
+            connected = source.connect(terms) => connected,
             () = pipeline.reap() => break,
         };
         let delay = match connected {
             Ok(session) => {
                 sessions.begin(&session);
-                match pipeline.run(session, &drain).await {
+                match pipeline.run(session, terms, source.prefetch_limit(), &drain).await {
                     End::Drained => break,
-                    End::TooWide => continue,
+                    End::Outgrown => continue,
                     End::Lost(error) => sessions.lost(&error),
                 }
             }

@@ -287,6 +287,56 @@ async fn large_records_make_the_prefetch_smaller_and_nothing_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_large_record_does_not_keep_the_prefetch_small_for_ever() {
+    let mut bench = Bench::start(batches_of(100), []);
+    bench.queue.publish_with(["large"], 4 * 1024 * 1024, None);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(bench.queue.prefetch(), 2);
+    for round in 0..40 {
+        bench.queue.publish((0..10).map(|id| format!("{round}-{id}")));
+        sleep(Duration::from_secs(5)).await;
+    }
+    assert_eq!(bench.queue.prefetch(), 200);
+    assert_eq!(bench.queue.acked().len(), 401);
+    while bench.was_invoked() {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_unreadable_message_one_at_a_time_is_borrowed_until_the_queue_is_past_it() {
+    let unreadable = SourceError::Unreadable { broker: "b".into(), queue: "q".into(), words: "w".into() };
+    let bench = Bench::start(batches_of(100), []);
+    sleep(Duration::from_secs(1)).await;
+    assert!(!bench.queue.is_alone());
+    bench.queue.lose(unreadable);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!((bench.queue.prefetch(), bench.queue.is_alone()), (1, true));
+    bench.queue.publish(0..19);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!((bench.queue.prefetch(), bench.queue.is_alone()), (1, true));
+    bench.queue.publish([19]);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!((bench.queue.prefetch(), bench.queue.is_alone()), (200, false));
+    assert_eq!(bench.queue.acked().len(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_waits_for_a_function_that_cannot_be_used_is_handed_back_in_time() {
+    let queue = MemoryQueue::new();
+    queue.limit_hold(Duration::from_secs(200)); // the function's timeout takes 60 of them
+    let missing = at_once(Outcome::NotUsable { reason: "404".into() });
+    let mut bench = Bench::start_on(queue, batches_of(1), vec![missing; 4]);
+    bench.queue.publish(["a"]);
+    let first = bench.next_invocation().await;
+    for _ in 0..4 {
+        bench.next_invocation().await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.queue.acked(), ["a"]);
+    assert!(first.at.elapsed() > Duration::from_secs(200));
+    assert_eq!(bench.queue.sessions(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_that_the_function_finds_too_large_is_halved() {
     let too_large = at_once(Outcome::TooLarge { reason: "413".into() });
     let mut bench = Bench::start(batches_of(4), [too_large]);

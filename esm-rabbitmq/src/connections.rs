@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, error, info};
+use tracing::{debug, info};
 
 use crate::{
     errors::Place,
@@ -37,9 +37,14 @@ const DIAL: Duration = Duration::from_secs(10);
 /// How long a broker may take for TLS, and again for the AMQP handshake. RabbitMQ answers a wrong
 /// login after a second or so.
 const HANDSHAKE: Duration = Duration::from_secs(20);
-/// How long connections are not shared after a message that cannot be parsed. Longer than any delay
-/// between attempts, so that a message which comes again prolongs it.
-const ISOLATION: Duration = Duration::from_secs(600);
+/// How long a channel may take to open.
+const CHANNEL: Duration = Duration::from_secs(10);
+/// The largest frame that we ask for. A header is never split into frames, so a limit below the
+/// broker's own would keep messages from arriving that it accepts; but the client allocates 64
+/// frames, and a broker may know no limit at all. RabbitMQ's default is 128 KiB.
+const FRAME_MAX: u32 = 512 * 1024;
+/// Seconds between heartbeats, unless the endpoint says otherwise or the broker wants them faster.
+const HEARTBEAT: u16 = 60;
 
 /// The connections of one broker.
 pub struct Connections {
@@ -58,27 +63,7 @@ pub(crate) struct Login {
     pub(crate) password: String,
 }
 
-#[derive(Default)]
-struct Pool {
-    state: tokio::sync::Mutex<PoolState>,
-    isolation: Arc<Isolation>,
-}
-
-/// Set for a while after a message that the client cannot parse, such as one whose message id is
-/// not UTF-8. It ends the connection that it arrives on, each time that it is delivered: until its
-/// mapping is the only one to suffer, nobody shares a connection.
-#[derive(Default)]
-struct Isolation(Mutex<Option<Instant>>);
-
-impl Isolation {
-    fn begin(&self, now: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + ISOLATION);
-    }
-
-    fn is_on(&self, now: Instant) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| now < until)
-    }
-}
+type Pool = tokio::sync::Mutex<PoolState>;
 
 #[derive(Default)]
 struct PoolState {
@@ -94,7 +79,44 @@ pub(crate) struct SharedConnection {
     connection: Connection,
     pub(crate) place: Place,
     pub(crate) trouble: watch::Receiver<Option<SourceError>>,
+    /// What the broker said when it closed the connection.
+    pub(crate) closed: watch::Receiver<Option<SourceError>>,
     _watcher: AbortOnDropHandle<()>,
+}
+
+impl PoolState {
+    async fn channel_of_an_open_connection(&mut self) -> Option<(Arc<SharedConnection>, Channel)> {
+        let mut usable = None;
+        let mut kept = Vec::new();
+        for shared in self.open.drain(..).filter_map(|connection| connection.upgrade()) {
+            if usable.is_none() {
+                match shared.channel().await {
+                    Ok(channel) => usable = Some((shared.clone(), channel)),
+                    // With no channel left on it, or with channel numbers that the client does not
+                    // use again after the broker closed them: whoever has one there may keep it.
+                    Err(error) => {
+                        debug!(%error, "no further channel on this connection");
+                        continue;
+                    }
+                }
+            }
+            kept.push(Arc::downgrade(&shared));
+        }
+        self.open = kept;
+        usable
+    }
+}
+
+impl SharedConnection {
+    async fn channel(&self) -> Result<Channel, SourceError> {
+        match timeout(CHANNEL, self.connection.create_channel()).await {
+            Ok(channel) => channel.map_err(|error| self.place.explain(&error)),
+            Err(_) => Err(SourceError::Protocol {
+                broker: self.place.broker.clone(),
+                words: format!("it did not open a channel within {} s", CHANNEL.as_secs()),
+            }),
+        }
+    }
 }
 
 impl Connections {
@@ -106,41 +128,32 @@ impl Connections {
         Ok(Arc::new(Self { broker, endpoints, tls, connection_name, pools: Mutex::default() }))
     }
 
-    /// A channel of one's own on a connection that may be shared. Dropping the future half-way
-    /// leaves the connection to the others.
-    pub(crate) async fn channel(&self, login: &Login) -> Result<(Arc<SharedConnection>, Channel), SourceError> {
+    /// A channel of one's own on a connection that is shared unless it is to be alone. Dropping the
+    /// future half-way leaves the connection to the others.
+    pub(crate) async fn channel(
+        &self,
+        login: &Login,
+        alone: bool,
+    ) -> Result<(Arc<SharedConnection>, Channel), SourceError> {
         let asked_at = Instant::now();
         let pool = self.pool(login);
-        let mut state = pool.state.lock().await;
+        let mut state = pool.lock().await;
         if let Some((failed_at, error)) = &state.failed
             && *failed_at >= asked_at
         {
             return Err(error.clone());
         }
-        state
-            .open
-            .retain(|connection| connection.upgrade().is_some_and(|shared| shared.connection.status().connected()));
-        let isolated = pool.isolation.is_on(asked_at);
-        for shared in state.open.iter().filter_map(Weak::upgrade).filter(|_| !isolated) {
-            match shared.connection.create_channel().await {
-                Ok(channel) => return Ok((shared, channel)),
-                Err(error) if matches!(error.kind(), ErrorKind::ChannelsLimitReached) => {
-                    debug!(broker = shared.place.broker, "the connection has no channel left; opening another");
-                }
-                Err(error) => return Err(shared.place.explain(&error)),
-            }
+        if !alone && let Some(shared) = state.channel_of_an_open_connection().await {
+            return Ok(shared);
         }
-        let opened = self.open(login, &mut state, &pool.isolation).await;
+        let opened = self.open(login, &mut state).await;
         state.failed = opened.as_ref().err().map(|error| (Instant::now(), error.clone()));
         let shared = opened?;
-        if !isolated {
+        let channel = shared.channel().await?;
+        if !alone {
             state.open.push(Arc::downgrade(&shared));
         }
-        drop(state);
-        match shared.connection.create_channel().await {
-            Ok(channel) => Ok((shared, channel)),
-            Err(error) => Err(shared.place.explain(&error)),
-        }
+        Ok((shared, channel))
     }
 
     /// Closes the connection in good order if nobody else uses it.
@@ -161,16 +174,11 @@ impl Connections {
     }
 
     /// Tries each endpoint once. A refusal that every node of a broker would repeat ends the round.
-    async fn open(
-        &self,
-        login: &Login,
-        state: &mut PoolState,
-        isolation: &Arc<Isolation>,
-    ) -> Result<Arc<SharedConnection>, SourceError> {
+    async fn open(&self, login: &Login, state: &mut PoolState) -> Result<Arc<SharedConnection>, SourceError> {
         let mut failures = Vec::new();
         for _ in &self.endpoints {
             let endpoint = &self.endpoints[state.endpoint % self.endpoints.len()];
-            match self.dial(endpoint, login, isolation.clone()).await {
+            match self.dial(endpoint, login).await {
                 Ok(shared) => return Ok(shared),
                 Err(error) if concerns_the_endpoint(&error) => {
                     state.endpoint += 1;
@@ -188,12 +196,7 @@ impl Connections {
         }
     }
 
-    async fn dial(
-        &self,
-        endpoint: &Endpoint,
-        login: &Login,
-        isolation: Arc<Isolation>,
-    ) -> Result<Arc<SharedConnection>, SourceError> {
+    async fn dial(&self, endpoint: &Endpoint, login: &Login) -> Result<Arc<SharedConnection>, SourceError> {
         let broker = format!("{} at {endpoint}", self.broker);
         let place = Place { broker: broker.clone(), virtual_host: login.virtual_host.clone(), queue: String::new() };
         let unreachable = |words: String| SourceError::Unreachable { broker: broker.clone(), words };
@@ -209,9 +212,13 @@ impl Connections {
         match timeout(HANDSHAKE, self.handshake(stream, endpoint, login)).await {
             Ok(Ok(connection)) => {
                 info!(broker, virtual_host = login.virtual_host, "connected");
-                let (trouble, watcher) = watch_trouble(&connection, &place, isolation);
-                Ok(Arc::new(SharedConnection { connection, place, trouble, _watcher: watcher }))
+                let Watch { trouble, closed, watcher } = watch(&connection, &place);
+                Ok(Arc::new(SharedConnection { connection, place, trouble, closed, _watcher: watcher }))
             }
+            Ok(Err(error)) if matches!(error.kind(), ErrorKind::ParsingError(_)) => Err(SourceError::Protocol {
+                broker,
+                words: "it does not speak AMQP 0-9-1 there; check the port and whether it is amqp or amqps".into(),
+            }),
             Ok(Err(error)) => Err(place.explain(&error)),
             Err(_) => {
                 // The client's thread reads this socket until it ends.
@@ -239,9 +246,11 @@ impl Connections {
                 port: endpoint.port,
             },
             vhost: login.virtual_host.clone(),
-            // No `frame_max`: a header is never split into frames, so the broker's own limit is the
-            // only one under which every message that it accepts can arrive.
-            query: AMQPQueryString { heartbeat: endpoint.heartbeat, ..AMQPQueryString::default() },
+            query: AMQPQueryString {
+                frame_max: Some(FRAME_MAX),
+                heartbeat: endpoint.heartbeat.or(Some(HEARTBEAT)),
+                ..AMQPQueryString::default()
+            },
         };
         let properties = ConnectionProperties::default()
             .with_connection_name(self.connection_name.as_str().into())
@@ -271,37 +280,37 @@ fn concerns_the_endpoint(error: &SourceError) -> bool {
     )
 }
 
-/// Follows what the broker says about the connection as a whole.
-fn watch_trouble(
-    connection: &Connection,
-    place: &Place,
-    isolation: Arc<Isolation>,
-) -> (watch::Receiver<Option<SourceError>>, AbortOnDropHandle<()>) {
-    let (sender, receiver) = watch::channel(None);
+/// What the broker says about a connection as a whole.
+struct Watch {
+    trouble: watch::Receiver<Option<SourceError>>,
+    closed: watch::Receiver<Option<SourceError>>,
+    watcher: AbortOnDropHandle<()>,
+}
+
+fn watch(connection: &Connection, place: &Place) -> Watch {
+    let (trouble_sender, trouble) = watch::channel(None);
+    let (closed_sender, closed) = watch::channel(None);
     let events = connection.events_listener();
-    let broker = place.broker.clone();
+    let place = place.clone();
     let watcher = tokio::spawn(async move {
         let mut events = pin!(events);
         while let Some(event) = events.next().await {
             match event {
                 Event::ConnectionBlocked(words) => {
-                    sender.send_replace(Some(SourceError::ConnectionBlocked { broker: broker.clone(), words }));
+                    let broker = place.broker.clone();
+                    trouble_sender.send_replace(Some(SourceError::ConnectionBlocked { broker, words }));
                 }
                 Event::ConnectionUnblocked => {
-                    sender.send_replace(None);
+                    trouble_sender.send_replace(None);
                 }
-                Event::Error(error) if matches!(error.kind(), ErrorKind::ParsingError(_)) => {
-                    error!(
-                        broker,
-                        "a message cannot be parsed and ends its connection; for a while mappings share none"
-                    );
-                    isolation.begin(Instant::now());
+                Event::Error(error) if matches!(error.kind(), ErrorKind::ProtocolError(_)) => {
+                    closed_sender.send_replace(Some(place.explain(&error)));
                 }
                 _ => {} // the sessions hear of losses themselves
             }
         }
     });
-    (receiver, AbortOnDropHandle::new(watcher))
+    Watch { trouble, closed, watcher: AbortOnDropHandle::new(watcher) }
 }
 
 #[cfg(test)]
@@ -320,7 +329,7 @@ mod tests {
         let endpoints = vec![broker.url.parse().unwrap()];
         let connections = Connections::new("pizza".into(), endpoints, None).unwrap();
         let login = Login { virtual_host: "/".into(), username: "guest".into(), password: "guest".into() };
-        let (shared, channel) = connections.channel(&login).await.unwrap();
+        let (shared, channel) = connections.channel(&login, false).await.unwrap();
         let mut trouble = shared.trouble.clone();
         assert!(trouble.borrow().is_none());
 
@@ -334,15 +343,5 @@ mod tests {
             matches!(&said, Some(SourceError::ConnectionBlocked { words, .. }) if words.contains("memory")),
             "{said:?}"
         );
-    }
-
-    #[test]
-    fn isolation_ends_by_itself() {
-        let isolation = Isolation::default();
-        let now = Instant::now();
-        assert!(!isolation.is_on(now));
-        isolation.begin(now);
-        assert!(isolation.is_on(now + ISOLATION - Duration::from_secs(1)));
-        assert!(!isolation.is_on(now + ISOLATION));
     }
 }

@@ -20,6 +20,7 @@ use tokio::{
     sync::{Mutex, Notify},
     time::{sleep, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::{
@@ -48,6 +49,7 @@ pub(crate) struct RabbitConsumer {
     pub(crate) advanced: Notify,
     /// The delivery tag that acknowledgements last waited for without success.
     pub(crate) waited_in_vain_for: AtomicU64,
+    pub(crate) _reading: AbortOnDropHandle<()>,
 }
 
 impl RabbitConsumer {

@@ -29,12 +29,12 @@ impl Place {
             | ErrorKind::InvalidConnectionState(_) => {
                 SourceError::ConnectionLost { broker, words: "it is closed".into() }
             }
-            ErrorKind::ParsingError(cause) => SourceError::Protocol {
+            ErrorKind::ParsingError(cause) => SourceError::Unreadable {
                 broker,
+                queue: self.queue.clone(),
                 words: format!(
-                    "a message on this connection cannot be parsed, as when a property or a header's name is not \
-                     UTF-8; if this comes again and again, take the first message off queue `{}` ({cause})",
-                    self.queue
+                    "a property or a header's name may not be UTF-8; if this comes again and again, take the first \
+                     message off the queue ({cause})"
                 ),
             },
             other => SourceError::Protocol { broker, words: lapin::Error::from(other.clone()).to_string() },

@@ -7,12 +7,16 @@ use std::sync::{
 
 use esm_core::source::{Delivery, SourceError};
 use futures_util::StreamExt;
+use lapin::ErrorKind;
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
+    sync::{mpsc, oneshot, watch},
+    time::{Duration, Instant, timeout},
 };
 
 use crate::{errors::Place, record::RecordEncoder};
+
+/// How long the broker's reason for closing a connection may come after its end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 pub(crate) struct Reader {
     pub(crate) messages: lapin::Consumer,
@@ -22,6 +26,8 @@ pub(crate) struct Reader {
     /// Set before the consumer is ended by us.
     pub(crate) cancelled: Arc<AtomicBool>,
     pub(crate) place: Place,
+    /// What the broker said when it closed the connection.
+    pub(crate) closed: watch::Receiver<Option<SourceError>>,
 }
 
 impl Reader {
@@ -49,7 +55,7 @@ impl Reader {
                     }
                 }
                 Err(_) if self.cancelled.load(Ordering::Acquire) => return None,
-                Err(error) => return Some(self.place.explain(&error)),
+                Err(error) => return Some(self.explain(&error).await),
             }
         }
         if self.cancelled.load(Ordering::Acquire) {
@@ -60,6 +66,18 @@ impl Reader {
             queue: self.place.queue.clone(),
             words: "the queue was deleted, or the node that leads it went away".into(),
         })
+    }
+
+    /// A broker that closes the connection says why and is gone at once; which of the two reaches
+    /// this consumer first is chance.
+    async fn explain(&mut self, error: &lapin::Error) -> SourceError {
+        if matches!(error.kind(), ErrorKind::IOError(_))
+            && let Ok(Ok(closed)) = timeout(LAST_WORDS, self.closed.wait_for(Option::is_some)).await
+            && let Some(cause) = &*closed
+        {
+            return cause.clone();
+        }
+        self.place.explain(error)
     }
 
     fn unsuitable(&self, words: &str) -> SourceError {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use esm_core::source::{Connect, Session, SourceError};
+use esm_core::source::{Connect, Session, SourceError, Terms};
 use lapin::{
     Channel,
     options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
@@ -20,6 +20,7 @@ use tokio::{
     sync::{Mutex, Notify, mpsc, oneshot},
     time::timeout,
 };
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::{
@@ -76,17 +77,17 @@ impl Connect for RabbitSource {
         u16::MAX.into()
     }
 
-    async fn connect(&self, prefetch: u32) -> Result<Session, SourceError> {
+    async fn connect(&self, terms: Terms) -> Result<Session, SourceError> {
         let Settings { virtual_host, queue, username, password, .. } = &self.settings;
         let login = Login {
             virtual_host: virtual_host.clone(),
             username: username.clone(),
             password: password.expose_secret().to_owned(),
         };
-        let (connection, channel) = self.connections.channel(&login).await?;
+        let (connection, channel) = self.connections.channel(&login, terms.alone).await?;
         let place = Place { queue: queue.clone(), ..connection.place.clone() };
         // 0 would mean no limit.
-        let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX).max(1);
+        let prefetch = u16::try_from(terms.prefetch).unwrap_or(u16::MAX).max(1);
         let messages =
             timeout(OPEN, self.consume(&channel, prefetch, &place)).await.map_err(|_| SourceError::Protocol {
                 broker: place.broker.clone(),
@@ -101,17 +102,22 @@ impl Connect for RabbitSource {
             if self.settings.unsigned_header_bytes { HeaderBytes::Unsigned } else { HeaderBytes::Signed },
             self.settings.strict_consumers,
         );
-        let reader =
-            Reader { messages, encoder, deliveries: sender, cancelled: cancelled.clone(), place: place.clone() };
-        // It ends with the channel, which `Consumer::close` closes.
-        tokio::spawn(reader.run(lost_sender).in_current_span());
+        let reader = Reader {
+            messages,
+            encoder,
+            deliveries: sender,
+            cancelled: cancelled.clone(),
+            place: place.clone(),
+            closed: connection.closed.clone(),
+        };
+        let reading = tokio::spawn(reader.run(lost_sender).in_current_span());
         Ok(Session {
             deliveries,
             lost,
             trouble: connection.trouble.clone(),
             envelope: RecordEncoder::envelope(&self.settings.event_source_arn, queue, virtual_host),
             prefetch: prefetch.into(),
-            hold_limit: Some(self.settings.consumer_timeout.saturating_sub(HOLD_MARGIN)),
+            hold_limit: self.settings.consumer_timeout.checked_sub(HOLD_MARGIN),
             consumer: Arc::new(RabbitConsumer {
                 channel,
                 tag,
@@ -120,6 +126,7 @@ impl Connect for RabbitSource {
                 connection,
                 cancelled,
                 ledger: Mutex::new(Ledger::new()),
+                _reading: AbortOnDropHandle::new(reading),
                 advanced: Notify::new(),
                 waited_in_vain_for: AtomicU64::new(0),
             }),

@@ -239,6 +239,15 @@ impl Publisher {
         self.channel.queue_declare(arguments).await.expect("declares the queue");
     }
 
+    /// Declares a quorum queue that drops a message when it comes back too often.
+    pub async fn declare_quorum_with_delivery_limit(&self, queue: &str, limit: i32) {
+        let mut table = amqprs::FieldTable::new();
+        table.insert("x-queue-type".try_into().expect("short"), "quorum".to_owned().into());
+        table.insert("x-delivery-limit".try_into().expect("short"), amqprs::FieldValue::I(limit));
+        let arguments = QueueDeclareArguments::durable_client_named(queue).arguments(table).finish();
+        self.channel.queue_declare(arguments).await.expect("declares the queue");
+    }
+
     /// Deletes a queue.
     pub async fn delete(&self, queue: &str) {
         self.channel.queue_delete(QueueDeleteArguments::new(queue)).await.expect("deletes the queue");

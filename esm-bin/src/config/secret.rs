@@ -21,8 +21,9 @@ pub(super) fn login(table: &mut Table<'_>) -> Result<Login, Reported> {
         let password = table.required("password", secret);
         return Ok(Login { username: username?, password: password? });
     };
-    table.optional("username", superfluous)?;
-    table.optional("password", superfluous)?;
+    let (username, password) = (table.optional("username", superfluous), table.optional("password", superfluous));
+    username?;
+    password?;
     login
 }
 
@@ -48,9 +49,8 @@ fn secret(entry: &Entry<'_>) -> Result<SecretString, Reported> {
         );
     }
     entry.table(|table| {
-        let env = table.optional("env", variable)?;
-        let file = table.optional("file", line)?;
-        match (env, file) {
+        let (env, file) = (table.optional("env", variable), table.optional("file", line));
+        match (env?, file?) {
             (Some(secret), None) | (None, Some(secret)) => Ok(secret),
             (None, None) => Err(table.report("needs env = \"VARIABLE\" or file = \"PATH\"")),
             (Some(_), Some(_)) => Err(table.report("has both env and file; keep one of them")),

@@ -54,7 +54,7 @@ async fn a_message_id_that_is_not_utf_8_disturbs_only_its_own_mapping() {
 
     service.shows("queue", "cannot be parsed").await;
     let neighbour = service.uuid("neighbour").await;
-    // The connection that they shared ends once; the next ones are not shared.
+    // The connection that they shared ends once; after that, each has one of its own.
     service.metric_becomes("esm_source_connected", &[&neighbour], 1).await;
     let queue = service.uuid("queue").await;
     while service.metric("esm_reconnects_total", &[&queue]).await < 3 {
@@ -67,6 +67,28 @@ async fn a_message_id_that_is_not_utf_8_disturbs_only_its_own_mapping() {
     publisher.take_unread("queue").await;
     publisher.publish("queue", ["b"]).await;
     service.metric_becomes("esm_deleted_events_total", &[&queue], 1).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn an_unreadable_message_drags_no_neighbour_over_the_delivery_limit() {
+    let broker = TestBroker::shared();
+    let virtual_host = broker.virtual_host("delivery limit").await;
+    let mut publisher = broker.publisher(&virtual_host).await;
+    // The broker drops a message of this queue when it comes back for the sixth time.
+    publisher.declare_quorum_with_delivery_limit("queue", 5).await;
+    let before: Vec<_> = (0..50).map(|number| format!("before {number}")).collect();
+    let after: Vec<_> = (0..50).map(|number| format!("after {number}")).collect();
+    publisher.publish("queue", before.clone()).await;
+    publish(&broker, &virtual_host, "queue", MESSAGE_ID, &short(b"\xff\xfe"));
+    publisher.publish("queue", after.clone()).await;
+    let function = Function::start().await;
+    let service = Service::start(&Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "")).await;
+
+    service.metric_becomes("esm_deleted_events_total", &[], 100).await;
+
+    let arrived: std::collections::HashSet<_> = function.bodies().into_iter().collect();
+    assert_eq!(arrived, before.into_iter().chain(after).collect());
 }
 
 /// Property flags (AMQP 0-9-1, 4.2.6.1).

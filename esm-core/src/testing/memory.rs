@@ -14,7 +14,7 @@ use tokio::{
 use super::record;
 use crate::{
     event::Envelope,
-    source::{Connect, Consumer, Delivery, Disposition, Receipt, Session, SourceError},
+    source::{Connect, Consumer, Delivery, Disposition, Receipt, Session, SourceError, Terms},
 };
 
 /// A queue with one consumer at a time. Clones are the same queue.
@@ -35,6 +35,7 @@ struct Inner {
 struct Open {
     number: u64,
     prefetch: usize,
+    alone: bool,
     next_receipt: u64,
     unsettled: BTreeMap<u64, Message>,
     deliveries: Option<mpsc::Sender<Delivery>>,
@@ -126,6 +127,11 @@ impl MemoryQueue {
         self.lock().session.as_ref().map_or(0, |session| session.prefetch)
     }
 
+    /// Whether the session that is open asked for a connection of its own.
+    pub fn is_alone(&self) -> bool {
+        self.lock().session.as_ref().is_some_and(|session| session.alone)
+    }
+
     /// How many sessions were opened.
     pub fn sessions(&self) -> u64 {
         self.lock().sessions
@@ -195,7 +201,7 @@ impl Connect for MemoryQueue {
         65_535
     }
 
-    async fn connect(&self, prefetch: u32) -> Result<Session, SourceError> {
+    async fn connect(&self, Terms { prefetch, alone }: Terms) -> Result<Session, SourceError> {
         let mut inner = self.lock();
         if let Some(error) = inner.refusals.pop_front() {
             return Err(error);
@@ -209,6 +215,7 @@ impl Connect for MemoryQueue {
         inner.session = Some(Open {
             number,
             prefetch: prefetch as usize,
+            alone,
             next_receipt: 0,
             unsettled: BTreeMap::new(),
             deliveries: Some(sender),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::time::{Duration, timeout};
 
-use crate::source::{Connect, Delivery, Disposition, Receipt, Session};
+use crate::source::{Connect, Delivery, Disposition, Receipt, Session, Terms};
 
 /// Long enough for a real broker on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -126,7 +126,10 @@ pub async fn dead_lettered_deliveries_never_come_again(queue: &dyn QueueUnderTes
 }
 
 async fn connect(queue: &dyn QueueUnderTest, prefetch: u32) -> Session {
-    timeout(PATIENCE, queue.source().connect(prefetch)).await.expect("connects in time").expect("connects")
+    timeout(PATIENCE, queue.source().connect(Terms { prefetch, alone: false }))
+        .await
+        .expect("connects in time")
+        .expect("connects")
 }
 
 async fn receive(session: &mut Session, count: usize) -> Vec<Delivery> {
