@@ -64,20 +64,22 @@ impl RecordSize {
     }
 }
 
-/// How many batches in a row show that no unreadable message stands in the way any more.
-const REASSURING_BATCHES: u32 = 20;
-
-/// After a message that ended its connection unread, each of which the broker counts as a delivery
-/// of everything that was lent: until the queue is past it, one message at a time is borrowed, on a
-/// connection that nobody shares.
+/// After a message that ended its connection unread: one message at a time is borrowed, on a
+/// connection that nobody shares, until the queue is past what was lent together with it. We and
+/// the message may meet again further back, and each time counts as a delivery of all that
+/// was lent: so caution lasts twice as long each time.
 #[derive(Default)]
 struct Caution {
     batches_to_go: u32,
+    length: u32,
 }
 
 impl Caution {
-    fn begin(&mut self) {
-        self.batches_to_go = REASSURING_BATCHES;
+    fn begin(&mut self, lent: u32) {
+        if !self.is_on() {
+            self.length = lent.max(self.length.saturating_mul(2));
+        }
+        self.batches_to_go = self.length;
     }
 
     fn is_on(&self) -> bool {
@@ -156,7 +158,7 @@ impl Pipeline {
         let end = run.run().await;
         if let End::Lost(error) = &end {
             if let SourceError::Unreadable { .. } = error {
-                run.pipeline.caution.begin();
+                run.pipeline.caution.begin(terms.prefetch);
             }
             // Whatever is left of it: a channel that is still open would keep what it lent.
             run.lease.over.cancel();

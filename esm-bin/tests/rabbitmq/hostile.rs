@@ -52,7 +52,7 @@ async fn a_message_id_that_is_not_utf_8_disturbs_only_its_own_mapping() {
 
     publish(&broker, &virtual_host, "queue", MESSAGE_ID, &short(b"\xff\xfe"));
 
-    service.shows("queue", "cannot be parsed").await;
+    service.shows("queue", "cannot be read").await;
     let neighbour = service.uuid("neighbour").await;
     // The connection that they shared ends once; after that, each has one of its own.
     service.metric_becomes("esm_source_connected", &[&neighbour], 1).await;
