@@ -617,34 +617,29 @@ impl Lease {
         }
     }
 
+    /// Says what is wrong: once for people to see, and again only to who looks closely.
     fn report(&self, outcome: &Outcome, records: usize, delay: Duration) {
         let Parts { function, status, .. } = &self.parts;
         let name = &function.name;
-        match outcome {
-            Outcome::Success | Outcome::TooLarge { .. } => {}
-            Outcome::FunctionError { error_type, message } => {
-                warn!(
-                    function = name,
-                    records,
-                    ?delay,
-                    error_type,
-                    error_message = message,
-                    "the function failed; the batch will be retried"
-                );
-                status.problem(&format!("Function call failed: function `{name}` returned {error_type}: {message}"));
-            }
-            Outcome::Throttled { reason, .. } => {
-                warn!(function = name, records, ?delay, reason, "the function is throttled; the batch is held");
-                status.problem(&format!("function `{name}` is throttled: {reason}"));
-            }
-            Outcome::Unavailable { reason, .. } => {
-                warn!(function = name, records, ?delay, reason, "the function cannot be reached; the batch is held");
-                status.problem(&format!("function `{name}` cannot be reached: {reason}"));
-            }
+        let problem = match outcome {
+            Outcome::Success | Outcome::TooLarge { .. } => return,
             Outcome::NotUsable { reason } => {
-                error!(function = name, records, reason, "the function cannot be used; it is tried once a minute");
-                status.function_not_usable(&format!("function `{name}` cannot be used: {reason}"));
+                let problem = format!("function `{name}` cannot be used: {reason}");
+                if status.function_not_usable(&problem) {
+                    error!(records, problem, "the batch is held, and the function tried once a minute");
+                }
+                return;
             }
+            Outcome::FunctionError { error_type, message } => {
+                format!("Function call failed: function `{name}` returned {error_type}: {message}")
+            }
+            Outcome::Throttled { reason, .. } => format!("function `{name}` is throttled: {reason}"),
+            Outcome::Unavailable { reason, .. } => format!("function `{name}` cannot be reached: {reason}"),
+        };
+        if status.problem(&problem) {
+            warn!(records, ?delay, problem, "the batch will be invoked again");
+        } else {
+            debug!(records, ?delay, problem, "the batch will be invoked again");
         }
     }
 }

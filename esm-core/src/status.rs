@@ -98,17 +98,19 @@ impl StatusWriter {
         });
     }
 
-    /// The function cannot be used as it is configured.
-    pub(crate) fn function_not_usable(&self, reason: &str) {
-        self.0.send_modify(|status| {
+    /// The function cannot be used as it is configured. Returns whether that is news.
+    pub(crate) fn function_not_usable(&self, reason: &str) -> bool {
+        self.0.send_if_modified(|status| {
             status.state_transition_reason = format!("FUNCTION_CONFIG_NOT_VALID: {reason}").into();
-            status.last_processing_result = format!("PROBLEM: {reason}").into();
-        });
+            replace(&mut status.last_processing_result, format!("PROBLEM: {reason}").into())
+        })
     }
 
     /// Something is wrong that is neither the source's fault nor the function's configuration.
-    pub(crate) fn problem(&self, words: &str) {
-        self.0.send_modify(|status| status.last_processing_result = format!("PROBLEM: {words}").into());
+    /// Returns whether that is news.
+    pub(crate) fn problem(&self, words: &str) -> bool {
+        self.0
+            .send_if_modified(|status| replace(&mut status.last_processing_result, format!("PROBLEM: {words}").into()))
     }
 
     /// A batch was processed.

@@ -31,7 +31,6 @@ pub struct Supervisor {
     metrics: Metrics,
     drain: CancellationToken,
     tasks: JoinSet<()>,
-    mappings: Vec<Supervised>,
 }
 
 /// A mapping and the reading end of its status.
@@ -46,7 +45,7 @@ pub struct Supervised {
 impl Supervisor {
     /// A supervisor of nothing yet.
     pub fn new(metrics: Metrics) -> Self {
-        Self { metrics, drain: CancellationToken::new(), tasks: JoinSet::new(), mappings: Vec::new() }
+        Self { metrics, drain: CancellationToken::new(), tasks: JoinSet::new() }
     }
 
     /// Starts a mapping.
@@ -59,13 +58,7 @@ impl Supervisor {
         let parts = Parts { metrics: self.metrics.mapping(&mapping), mapping, function, status };
         let drain = self.drain.clone();
         self.tasks.spawn(keep_running(parts, source, drain).instrument(span));
-        self.mappings.push(supervised.clone());
         supervised
-    }
-
-    /// Every mapping that was started.
-    pub fn mappings(&self) -> &[Supervised] {
-        &self.mappings
     }
 
     /// Ends every mapping in good order: nothing more is invoked, running invocations end and are

@@ -39,10 +39,11 @@ const DIAL: Duration = Duration::from_secs(10);
 const HANDSHAKE: Duration = Duration::from_secs(20);
 /// How long a channel may take to open.
 const CHANNEL: Duration = Duration::from_secs(10);
-/// The largest frame that we ask for. A header is never split into frames, so a limit below the
-/// broker's own would keep messages from arriving that it accepts; but the client allocates 64
-/// frames, and a broker may know no limit at all. RabbitMQ's default is 128 KiB.
-const FRAME_MAX: u32 = 512 * 1024;
+/// The largest frame that we ask for, unless the endpoint says otherwise: RabbitMQ's default. A
+/// header is never split into frames, so a limit below the broker's own would keep messages from
+/// arriving that it accepts; but the client allocates 64 frames for a connection, and a broker may
+/// know no limit at all.
+const FRAME_MAX: u32 = 128 * 1024;
 /// Seconds between heartbeats, unless the endpoint says otherwise or the broker wants them faster.
 const HEARTBEAT: u16 = 60;
 
@@ -247,7 +248,7 @@ impl Connections {
             },
             vhost: login.virtual_host.clone(),
             query: AMQPQueryString {
-                frame_max: Some(FRAME_MAX),
+                frame_max: endpoint.frame_max.or(Some(FRAME_MAX)),
                 heartbeat: endpoint.heartbeat.or(Some(HEARTBEAT)),
                 ..AMQPQueryString::default()
             },

@@ -1,19 +1,23 @@
 //! What the adapter is told, as types that can only be built valid.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use secrecy::SecretString;
 use url::{Host, Url};
 
-/// One address of a broker: `amqp://host[:5672]` or `amqps://host[:5671]`, with `?heartbeat=SECONDS`
-/// at most.
+/// One address of a broker: `amqp://host[:5672]` or `amqps://host[:5671]`, perhaps with the
+/// parameters `heartbeat` (seconds) and `frame_max` (bytes) of RabbitMQ's URIs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     pub(crate) tls: bool,
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) heartbeat: Option<u16>,
+    pub(crate) frame_max: Option<u32>,
 }
+
+/// The smallest frame that AMQP allows, and the largest that memory for 64 of them is given to.
+const FRAME_MAX: RangeInclusive<u32> = 4_096..=1024 * 1024;
 
 /// Why a text is no endpoint. Never repeats the text, which may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +31,8 @@ pub enum EndpointError {
     /// Holds a virtual host.
     #[error("must not hold a path: name the virtual host in the mapping instead")]
     Path,
-    /// Holds a parameter other than the heartbeat.
-    #[error("may have no parameter but heartbeat, in seconds")]
+    /// Holds a parameter that is unknown, or out of range.
+    #[error("may have no parameters but heartbeat, in seconds from 1 on, and frame_max, in bytes from 4096 to 1048576")]
     Parameter,
 }
 
@@ -53,16 +57,21 @@ impl FromStr for Endpoint {
             Host::Ipv4(address) => address.to_string(),
             Host::Ipv6(address) => address.to_string(),
         };
-        let mut heartbeat = None;
+        let (mut heartbeat, mut frame_max) = (None, None);
         for (name, value) in url.query_pairs() {
-            match (name.as_ref(), value.parse()) {
-                ("heartbeat", Ok(seconds)) => heartbeat = Some(seconds),
+            match name.as_ref() {
+                "heartbeat" => heartbeat = Some(number_in(1..=u16::MAX, &value)?),
+                "frame_max" => frame_max = Some(number_in(FRAME_MAX, &value)?),
                 _ => return Err(EndpointError::Parameter),
             }
         }
         let port = url.port().unwrap_or(if tls { 5671 } else { 5672 });
-        Ok(Self { tls, host, port, heartbeat })
+        Ok(Self { tls, host, port, heartbeat, frame_max })
     }
+}
+
+fn number_in<N: FromStr + PartialOrd>(range: RangeInclusive<N>, text: &str) -> Result<N, EndpointError> {
+    text.parse().ok().filter(|number| range.contains(number)).ok_or(EndpointError::Parameter)
 }
 
 impl fmt::Display for Endpoint {
@@ -119,6 +128,10 @@ mod tests {
         check("amqp://user:secret@h", Err(EndpointError::Login));
         check("amqp://h/vhost", Err(EndpointError::Path));
         check("amqp://h?heartbeat=soon", Err(EndpointError::Parameter));
-        check("amqp://h?frame_max=4096", Err(EndpointError::Parameter));
+        check("amqp://h?heartbeat=0", Err(EndpointError::Parameter));
+        check("amqp://h?frame_max=262144&heartbeat=5", Ok("amqp://h:5672"));
+        check("amqp://h?heartbeat=5&frame_max=0", Err(EndpointError::Parameter));
+        check("amqp://h?frame_max=0", Err(EndpointError::Parameter));
+        check("amqp://h?channel_max=1", Err(EndpointError::Parameter));
     }
 }
