@@ -522,6 +522,7 @@ impl Lease {
             biased;
             () = self.over.cancelled() => return Some(Decided::Over),
             () = self.retire.cancelled() => return Some(self.hand_back(&part.receipts()).await),
+            () = self.held_too_long(part) => return Some(self.hand_back_in_time(part).await),
             () = sleep(delay) => {}
         }
         let expired = part.take_expired(Instant::now());
@@ -542,13 +543,15 @@ impl Lease {
     }
 
     /// Waits until an invocation could not end before the broker takes offence at how long the
-    /// batch is held. A batch is kept for half of that time at least, however long a function may
-    /// run, so that handing it back never becomes a loop without a pause.
+    /// batch is held. A batch is kept for a while at least, however long a function may run and a
+    /// window may be, so that handing it back never becomes a loop in which nothing is invoked.
     async fn held_too_long(&self, part: &Batch) {
         let (Some(limit), Some(received_at)) = (self.hold_limit, part.received_at()) else {
             return std::future::pending().await;
         };
-        sleep_until(received_at + limit.saturating_sub(self.parts.function.timeout).max(limit / 2)).await;
+        let last_start = limit.saturating_sub(self.parts.function.timeout);
+        let least = self.parts.mapping.window.duration() + Duration::from_secs(1);
+        sleep_until(received_at + last_start.max(limit / 2).max(least)).await;
     }
 
     async fn hand_back_in_time(&self, part: &Batch) -> Decided {

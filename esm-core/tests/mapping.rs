@@ -393,6 +393,18 @@ async fn a_batch_held_for_long_is_handed_back_before_the_broker_takes_offence() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_window_as_long_as_the_broker_allows_still_invokes() {
+    let queue = MemoryQueue::new();
+    queue.limit_hold(Duration::from_secs(243));
+    let mapping = Mapping { window: 300.try_into().unwrap(), ..mapping() };
+    let mut bench = Bench::start_on(queue, mapping, []);
+    bench.queue.publish(["a"]);
+    assert_eq!(bench.next_invocation().await.ids, ["a"]);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.queue.acked(), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_login_is_shown_with_its_code_and_heals_by_itself() {
     let queue = MemoryQueue::new();
     let refused = SourceError::Authentication { broker: "pizza".into(), words: "ACCESS_REFUSED".into() };
