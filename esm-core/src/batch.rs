@@ -47,12 +47,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The number of records; at least one.
+    /// The number of records: at least one, until what expired is taken out.
     pub fn len(&self) -> usize {
         self.deliveries.len()
     }
 
-    /// Never true.
+    /// Whether everything in it has expired and was taken out.
     pub fn is_empty(&self) -> bool {
         self.deliveries.is_empty()
     }
@@ -162,11 +162,6 @@ impl Batcher {
     /// When the open batch has to close: its window after its first record arrived.
     pub fn deadline(&self) -> Option<Instant> {
         Some(self.open.first()?.received_at + self.window)
-    }
-
-    /// Whether a batch has been begun.
-    pub fn is_open(&self) -> bool {
-        !self.open.is_empty()
     }
 
     /// Closes the open batch, if there is one.

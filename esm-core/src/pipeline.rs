@@ -259,10 +259,9 @@ impl Run<'_> {
     /// Whether half the prefetch would do, or twice as much be better. Each time hands back what
     /// was not tried, which quorum queues count: so a wider one waits its time.
     fn has_outgrown_its_terms(&self) -> bool {
-        let better = self.pipeline.terms(self.prefetch_limit);
-        let settled_in = self.terms.alone || self.begun_at.elapsed() >= SETTLED_IN;
-        better.prefetch.saturating_mul(2) < self.terms.prefetch
-            || (settled_in && better.prefetch / 2 >= self.terms.prefetch)
+        let (now, better) = (self.terms.prefetch, self.pipeline.terms(self.prefetch_limit).prefetch);
+        let has_settled_in = || self.terms.alone || self.begun_at.elapsed() >= SETTLED_IN;
+        better.saturating_mul(2) < now || (better / 2 >= now && has_settled_in())
     }
 
     async fn next_event(&mut self) -> Event {
