@@ -9,7 +9,9 @@
 
 pub mod batch;
 pub mod event;
+mod failures;
 pub mod function;
+mod groups;
 pub mod invoker;
 pub mod mapping;
 pub mod metrics;

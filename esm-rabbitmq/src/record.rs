@@ -85,6 +85,8 @@ impl RecordEncoder {
             received_at: now,
             expires_at: time_to_live.and_then(|milliseconds| now.checked_add(Duration::from_millis(milliseconds))),
             sent_at: since_epoch.and_then(|since_epoch| SystemTime::UNIX_EPOCH.checked_add(since_epoch)),
+            group: None,
+            failed: 0,
         })
     }
 
