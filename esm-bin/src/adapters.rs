@@ -1,8 +1,8 @@
 //! Which brokers and backends this build can speak to: the only file that asks for features.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use esm_core::{invoker::Invoke, source::Connect};
+use esm_core::{invoker::Invoke, source::Connect, tls::TlsFiles};
 
 use crate::config::{Entry, Login, Reported};
 
@@ -37,17 +37,6 @@ pub struct QueueSettings {
     pub consumer_timeout: Duration,
 }
 
-/// Files of a TLS connection to a broker.
-#[derive(Clone, Debug, Default)]
-pub struct TlsFiles {
-    /// Certificates of authorities to trust, instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Our own certificate.
-    pub cert_file: Option<PathBuf>,
-    /// Its key.
-    pub key_file: Option<PathBuf>,
-}
-
 /// The broker at these endpoints, by the adapter for its engine. Connects to nothing yet.
 pub(crate) fn broker(
     name: &str,
@@ -74,8 +63,7 @@ fn rabbitmq(
     let endpoints = crate::config::all(endpoints.iter().map(Entry::parsed))?;
     let connections = match tls {
         None => Connections::new(name.into(), endpoints, None).map_err(|error| engine.report(error))?,
-        Some((entry, TlsFiles { ca_file, cert_file, key_file })) => {
-            let files = esm_rabbitmq::TlsFiles { ca_file, cert_file, key_file };
+        Some((entry, files)) => {
             Connections::new(name.into(), endpoints, Some(&files)).map_err(|error| entry.report(error))?
         }
     };

@@ -13,6 +13,7 @@ mod failures;
 pub mod function;
 mod groups;
 pub mod invoker;
+pub mod json;
 pub mod mapping;
 pub mod metrics;
 mod pipeline;
@@ -22,3 +23,5 @@ pub mod status;
 pub mod supervisor;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use esm_core::tls::TlsFiles;
+
 use super::{
     entry::{self, Entry},
     names,
@@ -9,7 +11,7 @@ use super::{
     server::Identity,
     table::Table,
 };
-use crate::adapters::{self, Sources, TlsFiles};
+use crate::adapters::{self, Sources};
 
 /// RabbitMQ's own default.
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(1_800);
