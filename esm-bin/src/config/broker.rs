@@ -73,6 +73,7 @@ pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Re
     // What is wrong with these files is reported; the rest is looked at without them.
     let (tls_entry, tls_files) = tls.unwrap_or_default().unzip();
     let ((engine_entry, engine), endpoints) = (engine?, endpoints?);
+    let sources = adapters::broker(name, engine, &engine_entry, &endpoints, tls_entry.as_ref().zip(tls_files))?;
     let (consumer_timeout, dead_letter_queue) = (consumer_timeout?, dead_letter_queue?);
     let consumer_timeout = match engine {
         Engine::Rabbitmq => Some(consumer_timeout.map_or(CONSUMER_TIMEOUT, Duration::from_secs)),
@@ -88,7 +89,6 @@ pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Re
             None
         }
     };
-    let sources = adapters::broker(name, engine, &engine_entry, &endpoints, tls_entry.as_ref().zip(tls_files))?;
     let endpoints = entry::all(endpoints.iter().map(Entry::text))?;
     let (plain, secure) = match engine {
         Engine::Activemq => ("tcp://", "ssl://"),
