@@ -1,1 +1,3 @@
-//! The `ActiveMQ` adapter. Nothing is built here yet: configuration refuses `engine = "activemq"`.
+//! The `ActiveMQ` adapter: so far the wire format alone. Configuration still refuses `engine = "activemq"`.
+
+pub mod openwire;
