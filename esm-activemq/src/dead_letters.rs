@@ -1,10 +1,10 @@
 //! Dead letters of our own, for messages that the broker would drop instead of dead-lettering them:
 //! those that are not persistent, and those that it has dead-lettered once before.
 
-use bytes::BytesMut;
+use std::borrow::Cow;
 
 use crate::{
-    openwire::{DecodeError, Destination, Message, Primitive, Text, properties, write_properties},
+    openwire::{Destination, Message, Primitive, encode_properties, properties},
     reader::FAILURE_CAUSE,
 };
 
@@ -16,37 +16,37 @@ pub(crate) fn is_at_rest(message: &Message, dead_letter_queue: &str) -> bool {
 
 /// The message as it is to lie in the dead-letter queue: body and headers kept, persistent and without expiry, with
 /// the properties that the broker gives to what it dead-letters itself. It gets a new message id when it is sent.
-pub(crate) fn letter(original: &Message, dead_letter_queue: &str, cause: &str) -> Result<Message, DecodeError> {
-    let mut kept = Vec::new();
-    if let Some(bytes) = &original.properties {
-        for property in properties(bytes)? {
-            let (name, value) = property?;
-            if name.to_str() != FAILURE_CAUSE {
+pub(crate) fn letter(original: &Message, dead_letter_queue: &str, cause: &str) -> Result<Message, String> {
+    let text = |text: String| Primitive::String(Cow::Owned(text));
+    let mut kept: Vec<(Cow<'_, str>, Primitive<'_>)> = Vec::new();
+    if let Some(bytes) = &original.marshalled_properties {
+        for property in properties(bytes).map_err(|error| error.to_string())? {
+            let (name, value) = property.map_err(|error| error.to_string())?;
+            if name != FAILURE_CAUSE {
                 kept.push((name, value));
             }
         }
     }
-    kept.push((Text::from(FAILURE_CAUSE), Primitive::String(Text::from(format!("java.lang.Throwable: {cause}")))));
+    kept.push((FAILURE_CAUSE.into(), text(format!("java.lang.Throwable: {cause}"))));
     if let Some(message_id) = &original.message_id {
-        kept.push((Text::from("originalMessageId"), Primitive::String(Text::from(message_id.to_string()))));
+        kept.push(("originalMessageId".into(), text(message_id.to_string())));
     }
     if original.expiration > 0 {
-        kept.push((Text::from("originalExpiration"), Primitive::Long(original.expiration)));
+        kept.push(("originalExpiration".into(), Primitive::Long(original.expiration)));
     }
-    let mut bytes = BytesMut::new();
-    write_properties(&kept, &mut bytes);
+    let marshalled_properties = encode_properties(kept).map_err(|error| error.to_string())?;
     Ok(Message {
         destination: Some(Destination::Queue(dead_letter_queue.into())),
         original_destination: original.original_destination.clone().or_else(|| original.destination.clone()),
-        properties: Some(bytes.freeze()),
+        marshalled_properties: Some(marshalled_properties),
         persistent: true,
         expiration: 0,
         redelivery_counter: 0,
         transaction_id: None,
         original_transaction_id: None,
         target_consumer_id: None,
-        broker_path: None,
-        cluster: None,
+        broker_path: Vec::new(),
+        cluster: Vec::new(),
         ..original.clone()
     })
 }

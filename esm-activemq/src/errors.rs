@@ -33,6 +33,7 @@ impl Place {
             }
             ClientError::AckRefused(_) => SourceError::AckRefused { broker, queue: self.queue.clone(), words },
             ClientError::NotOpenWire { .. }
+            | ClientError::Unsendable { .. }
             | ClientError::VersionTooOld { .. }
             | ClientError::NoAnswer { .. }
             | ClientError::Protocol { .. } => SourceError::Protocol { broker, words },

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use esm_core::source::Receipt;
 
-use crate::openwire::{Message, MessageId, ProducerId, Text};
+use crate::openwire::{Message, MessageId, ProducerId};
 
 /// Receipts are numbers that count up with each message, starting at 1.
 #[derive(Default)]
@@ -149,20 +149,12 @@ impl Ledger {
 
     /// A copy that does not keep the bytes alive which the message came with.
     fn own(&mut self, message_id: &MessageId) -> MessageId {
-        let producer_id = message_id.producer_id.as_ref().map(|theirs| {
-            let known = self.producer.take_if(|known| known == theirs);
-            let producer = known.unwrap_or_else(|| ProducerId {
-                connection_id: theirs.connection_id.to_owned_bytes(),
-                ..theirs.clone()
-            });
-            self.producer.insert(producer).clone()
-        });
-        MessageId {
-            text_view: message_id.text_view.as_ref().map(Text::to_owned_bytes),
-            producer_id,
-            producer_sequence_id: message_id.producer_sequence_id,
-            broker_sequence_id: message_id.broker_sequence_id,
+        if message_id.text_view.is_some() || message_id.producer_id != self.producer {
+            let own = message_id.detached();
+            self.producer.clone_from(&own.producer_id);
+            return own;
         }
+        MessageId { text_view: None, producer_id: self.producer.clone(), ..message_id.clone() }
     }
 }
 
@@ -173,8 +165,7 @@ mod tests {
     use super::*;
 
     fn id(number: i64) -> MessageId {
-        let producer =
-            ProducerId { connection_id: Text::from("ID:p"), value: 1, session_id: 1 };
+        let producer = ProducerId::new("ID:p", 1, 1);
         MessageId {
             text_view: None,
             producer_id: Some(producer),

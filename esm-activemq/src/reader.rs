@@ -65,7 +65,10 @@ impl ConsumerEvents for Reader {
     }
 
     fn unreadable(&mut self, head: DispatchHead, flaw: Flaw) {
-        let receipt = lock(&self.lending).arrived(&head.message_id, None);
+        let Some(message_id) = &head.message_id else {
+            return self.end(ClientError::Protocol { words: "it lent a message without an id".into() });
+        };
+        let receipt = lock(&self.lending).arrived(message_id, None);
         let (reason, size, cause) = match flaw {
             Flaw::TooLarge { bytes } => {
                 (DropReason::TooLarge, bytes, format!("{bytes} bytes are more than an event can hold"))
@@ -73,7 +76,7 @@ impl ConsumerEvents for Reader {
             Flaw::Undecodable { words } => (DropReason::MessageType, 0, format!("the message cannot be decoded: {words}")),
         };
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let message_id = Some(head.message_id.to_string());
+        let message_id = Some(message_id.to_string());
         self.arrive(Arrival::Unusable(Unusable { receipt, message_id, size, reason, cause }));
     }
 
@@ -95,6 +98,6 @@ impl ConsumerEvents for Reader {
 /// messages that are not persistent, and with those that it has dead-lettered once before.
 fn would_be_destroyed(message: &Message) -> bool {
     let was_dead_lettered =
-        || message.properties.as_ref().is_some_and(|bytes| memmem::find(bytes, FAILURE_CAUSE.as_bytes()).is_some());
+        || message.marshalled_properties.as_ref().is_some_and(|bytes| memmem::find(bytes, FAILURE_CAUSE.as_bytes()).is_some());
     !message.persistent || was_dead_lettered()
 }

@@ -50,23 +50,23 @@ impl Connection {
         // A name that is taken would end the connection that has it. Nothing may follow the UUID: message ids
         // are made from it and read from their end.
         let name = Text::from(format!("ID:esm-{}", Uuid::new_v4()));
-        let id = ConnectionId { value: name.clone() };
-        let session_id = SessionId { connection_id: name, value: 1 };
+        let id = ConnectionId::new(name.clone());
+        let session_id = SessionId::new(name, 1);
         // From here on it is cleared away, whether it is accepted, refused or not waited for.
         transport.enter();
         let connection = Self { transport, id, session_id, is_closed: AtomicBool::new(false) };
         let answer = connection.transport.ask("ConnectionInfo", |command_id| {
-            Command::ConnectionInfo(Box::new(ConnectionInfo {
+            Command::ConnectionInfo(ConnectionInfo {
                 command_id,
                 response_required: true,
                 connection_id: Some(connection.id.clone()),
                 client_id: Some(client_id.into()),
                 user_name: Some(login.username.as_str().into()),
-                password: Some(login.password.expose_secret().into()),
+                password: Some(Text::from(login.password.expose_secret()).into()),
                 manageable: true,
                 client_master: true,
                 ..ConnectionInfo::default()
-            }))
+            })
         });
         answer.within(OPEN).await?;
         connection.transport.tell(|command_id| {
@@ -82,13 +82,14 @@ impl Connection {
     /// Begins to consume. What the broker lends may arrive before this returns.
     pub async fn consume(self, options: ConsumerOptions, events: Box<dyn ConsumerEvents>) -> Result<Consumer, ClientError> {
         let value = self.transport.new_consumer_value();
-        let id = ConsumerId { connection_id: self.id.value.clone(), session_id: self.session_id.value, value };
+        let id =
+            ConsumerId { connection_id: self.id.value.clone(), session_id: self.session_id.value, value };
         self.transport.register(value, events);
         let registration = Registration { transport: self.transport.clone(), value };
         let consumer =
             Consumer { id, destination: options.destination.clone(), registration, connection: self };
         let answer = consumer.connection.transport.ask("ConsumerInfo", |command_id| {
-            Command::ConsumerInfo(Box::new(ConsumerInfo {
+            Command::ConsumerInfo(ConsumerInfo {
                 command_id,
                 response_required: true,
                 consumer_id: Some(consumer.id.clone()),
@@ -99,7 +100,7 @@ impl Connection {
                 exclusive: options.exclusive,
                 priority: options.priority,
                 ..ConsumerInfo::default()
-            }))
+            })
         });
         answer.within(OPEN).await?;
         Ok(consumer)
@@ -109,12 +110,12 @@ impl Connection {
     pub async fn produce(self) -> Result<Producer, ClientError> {
         let id = ProducerId { connection_id: self.id.value.clone(), value: 1, session_id: self.session_id.value };
         let answer = self.transport.ask("ProducerInfo", |command_id| {
-            Command::ProducerInfo(Box::new(ProducerInfo {
+            Command::ProducerInfo(ProducerInfo {
                 command_id,
                 response_required: true,
                 producer_id: Some(id.clone()),
                 ..ProducerInfo::default()
-            }))
+            })
         });
         answer.within(OPEN).await?;
         Ok(Producer { connection: self, id, sequence: 0 })
@@ -235,7 +236,7 @@ impl Consumer {
         move |command_id| {
             let (ack_type, poison_cause) = match kind {
                 AckKind::Delivered => (0, None),
-                AckKind::Poison(cause) => (1, Some(Box::new(Throwable::new("java.lang.Throwable", &cause)))),
+                AckKind::Poison(cause) => (1, Some(Box::new(throwable(&cause)))),
                 AckKind::Standard => (2, None),
                 AckKind::Expired => (6, None),
             };
@@ -292,6 +293,11 @@ impl Consumer {
     }
 }
 
+/// The broker looks the class up, and takes one that it does not know for this one.
+fn throwable(message: &str) -> Throwable {
+    Throwable { class: Some("java.lang.Throwable".into()), message: Some(message.into()), ..Throwable::default() }
+}
+
 fn remove_info(command_id: i32, response_required: bool, id: RemovedId, last_delivered_sequence_id: i64) -> Command {
     Command::RemoveInfo(RemoveInfo { command_id, response_required, object_id: Some(id), last_delivered_sequence_id })
 }
@@ -316,7 +322,7 @@ impl Producer {
         });
         message.response_required = true;
         let answer = self.connection.transport.ask("a message", |command_id| {
-            Command::Message(Box::new(Message { command_id, ..message }))
+            Command::Message(Message { command_id, ..message })
         });
         answer.within(SEND).await
     }

@@ -70,6 +70,14 @@ pub enum ClientError {
         /// The time it had.
         limit: Duration,
     },
+    /// What was to be sent does not fit into the protocol.
+    #[error("{command} cannot be sent: {words}")]
+    Unsendable {
+        /// The command's name.
+        command: &'static str,
+        /// What does not fit.
+        words: String,
+    },
     /// It fell silent.
     #[error("nothing was heard of it for {} s", .0.as_secs())]
     SilentPeer(Duration),

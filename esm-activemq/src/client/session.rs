@@ -10,8 +10,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::error::{ClientError, Exception};
 use crate::openwire::{
-    BrokerInfo, Command, ConnectionControl, ConsumerControl, Decoder, DispatchHead, Encoder, KeepAliveInfo,
-    MessageDispatch, Negotiated, NegotiationError, ShutdownInfo, Throwable, WireFormat, WireFormatInfo,
+    BrokerInfo, Command, ConnectionControl, ConsumerControl, Decoder, DispatchHead, EncodeError, Encoder,
+    KeepAliveInfo, MessageDispatch, NegotiationError, ShutdownInfo, Text, Throwable, WireFormat, WireFormatInfo,
+    negotiate, oversized_dispatch_head,
 };
 
 /// The first frame is a `WireFormatInfo` of some 300 bytes; what announces more is something else.
@@ -27,7 +28,7 @@ pub(crate) enum Action {
     /// Nothing.
     Nothing,
     /// Both sides agree on a wire format.
-    Open(Box<BrokerTerms>),
+    Open(BrokerTerms),
     /// A command was answered.
     Answer {
         /// The command's number.
@@ -72,9 +73,8 @@ pub enum Flaw {
 }
 
 /// What the two sides agreed on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct BrokerTerms {
-    pub(crate) wire_format: WireFormat,
     /// Zero: nobody watches.
     pub(crate) max_inactivity: Duration,
     pub(crate) initial_delay: Duration,
@@ -93,7 +93,8 @@ impl Session {
     /// A session whose first words are ready to be sent: some brokers stay silent until they have them.
     pub(crate) fn new(ours: WireFormatInfo) -> Self {
         let mut output = BytesMut::new();
-        Encoder::new(WireFormat::initial()).encode(&Command::WireFormatInfo(ours.clone()), &mut output);
+        let sent = Encoder::new(WireFormat::INITIAL).encode(&Command::WireFormatInfo(ours.clone()), &mut output);
+        debug_assert!(sent.is_ok(), "its names are short");
         Self { ours, formats: None, output, last_command_id: 0, inactivity: Inactivity::default() }
     }
 
@@ -112,40 +113,42 @@ impl Session {
         let Some((decoder, _)) = &mut self.formats else { return self.shake_hands(frame) };
         match decoder.decode(frame.clone()) {
             Ok(command) => self.obey(command),
-            Err(error) => match DispatchHead::read(&frame) {
-                Some(head) => Action::DeliverHead {
+            Err(error) => match oversized_dispatch_head(&frame) {
+                Ok(Some(head)) => Action::DeliverHead {
                     head: Box::new(head),
                     flaw: Flaw::Undecodable { words: error.to_string() },
                 },
-                None => Action::End(ClientError::Protocol { words: error.to_string() }),
+                _ => Action::End(ClientError::Protocol { words: error.to_string() }),
             },
         }
     }
 
     /// Takes the beginning of a frame of `bytes` that is too large to be read.
     pub(crate) fn handle_head(&mut self, beginning: &[u8], bytes: u64) -> Action {
-        match DispatchHead::read(beginning) {
-            Some(head) => Action::DeliverHead { head: Box::new(head), flaw: Flaw::TooLarge { bytes } },
-            None => Action::End(ClientError::FrameTooLarge { command: "frame", bytes, limit: self.frame_limit() }),
+        match oversized_dispatch_head(beginning) {
+            Ok(Some(head)) => Action::DeliverHead { head: Box::new(head), flaw: Flaw::TooLarge { bytes } },
+            _ => Action::End(ClientError::FrameTooLarge { command: "frame", bytes, limit: self.frame_limit() }),
         }
     }
 
     fn shake_hands(&mut self, frame: Bytes) -> Action {
         let not_openwire = |words: String| Action::End(ClientError::NotOpenWire { words });
-        let theirs = match Decoder::new(WireFormat::initial()).decode(frame) {
+        let theirs = match Decoder::new(WireFormat::INITIAL).decode(frame) {
             Ok(Command::WireFormatInfo(theirs)) => theirs,
             Ok(_) => return not_openwire("it began with another command than WireFormatInfo".into()),
             Err(error) => return not_openwire(error.to_string()),
         };
-        let Negotiated { wire_format, max_inactivity, initial_delay, .. } = match self.ours.negotiate(&theirs) {
+        let negotiated = match negotiate(&self.ours, &theirs) {
             Ok(negotiated) => negotiated,
-            Err(NegotiationError::VersionTooOld { theirs }) => {
-                return Action::End(ClientError::VersionTooOld { theirs });
-            }
+            Err(NegotiationError::Version(theirs)) => return Action::End(ClientError::VersionTooOld { theirs }),
             Err(error) => return not_openwire(error.to_string()),
         };
-        self.formats = Some((Decoder::new(wire_format.clone()), Encoder::new(wire_format.clone())));
-        Action::Open(Box::new(BrokerTerms { wire_format, max_inactivity, initial_delay }))
+        self.formats = Some((Decoder::new(negotiated.format), Encoder::new(negotiated.format)));
+        let milliseconds = |value: i64| Duration::from_millis(u64::try_from(value).unwrap_or(0));
+        Action::Open(BrokerTerms {
+            max_inactivity: milliseconds(negotiated.max_inactivity_duration),
+            initial_delay: milliseconds(negotiated.max_inactivity_duration_initial_delay),
+        })
     }
 
     fn obey(&mut self, command: Command) -> Action {
@@ -156,14 +159,11 @@ impl Session {
                 command_id: response.correlation_id,
                 result: Err(exception(response.exception.as_deref())),
             },
-            Command::DataResponse(response) => Action::Answer { command_id: response.correlation_id, result: Ok(()) },
-            Command::IntegerResponse(response) => {
-                Action::Answer { command_id: response.correlation_id, result: Ok(()) }
-            }
             Command::KeepAliveInfo(keep_alive) => {
                 if keep_alive.response_required {
                     let answer = KeepAliveInfo { command_id: keep_alive.command_id, response_required: false };
-                    self.encode(&Command::KeepAliveInfo(answer));
+                    // It has nothing that could fail to fit.
+                    let _ = self.encode(&Command::KeepAliveInfo(answer));
                 }
                 Action::Nothing
             }
@@ -178,22 +178,24 @@ impl Session {
     }
 
     /// Sends a command that is given its number.
-    pub(crate) fn send(&mut self, command: impl FnOnce(i32) -> Command) -> i32 {
+    pub(crate) fn send(&mut self, command: impl FnOnce(i32) -> Command) -> Result<i32, EncodeError> {
         self.last_command_id = self.last_command_id.wrapping_add(1);
         let command = command(self.last_command_id);
-        self.encode(&command);
-        self.last_command_id
+        self.encode(&command)?;
+        Ok(self.last_command_id)
     }
 
     /// The last words.
     pub(crate) fn say_goodbye(&mut self) {
-        self.send(|command_id| Command::ShutdownInfo(ShutdownInfo { command_id, response_required: false }));
+        let goodbye = |command_id| Command::ShutdownInfo(ShutdownInfo { command_id, response_required: false });
+        let _ = self.send(goodbye);
     }
 
-    fn encode(&mut self, command: &Command) {
-        let Some((_, encoder)) = &mut self.formats else { return };
-        encoder.encode(command, &mut self.output);
+    fn encode(&mut self, command: &Command) -> Result<(), EncodeError> {
+        let Some((_, encoder)) = &mut self.formats else { return Ok(()) };
+        encoder.encode(command, &mut self.output)?;
         self.inactivity.said = true;
+        Ok(())
     }
 
     /// Hands over what is to be sent. `sent` is what the last call handed over, to be used again.
@@ -205,8 +207,8 @@ impl Session {
     /// Notes that a third of the time has passed in which each side has to be heard.
     pub(crate) fn tick(&mut self, max_inactivity: Duration) -> Result<(), ClientError> {
         if !std::mem::take(&mut self.inactivity.said) {
-            let keep_alive = KeepAliveInfo { command_id: 0, response_required: false };
-            self.send(|command_id| Command::KeepAliveInfo(KeepAliveInfo { command_id, ..keep_alive }));
+            let keep_alive = |command_id| KeepAliveInfo { command_id, response_required: false }.into();
+            let _ = self.send(keep_alive);
             self.inactivity.said = false;
         }
         let heard = std::mem::take(&mut self.inactivity.heard);
@@ -234,7 +236,7 @@ struct Inactivity {
 
 /// The broker's words, short enough for a log and free of control characters.
 fn exception(throwable: Option<&Throwable>) -> Exception {
-    let words = |text: Option<&crate::openwire::Text>| {
+    let words = |text: Option<&Text>| {
         let text = text.map(|text| text.to_str().into_owned()).unwrap_or_default();
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS_LIMIT).collect::<String>()
     };

@@ -28,7 +28,9 @@ use super::{
     error::{ClientError, Exception},
     session::{Action, BrokerTerms, Flaw, Session, tick_interval},
 };
-use crate::openwire::{Command, ConnectionControl, DispatchHead, FrameError, MessageDispatch, WireFormatInfo, split_frame};
+use crate::openwire::{
+    Command, ConnectionControl, DispatchHead, FrameError, MessageDispatch, WireFormatInfo, split_frame,
+};
 
 const DIAL: Duration = Duration::from_secs(10);
 const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
@@ -41,7 +43,9 @@ const READ: usize = 64 * 1024;
 const HEAD: usize = 32 * 1024;
 /// What Java's client asks for as well.
 const MAX_INACTIVITY: Duration = Duration::from_secs(30);
-const INITIAL_DELAY: Duration = Duration::from_secs(10);
+/// A broker that finds a message too large for what we announce closes the connection, again and again; so what
+/// is too large is told apart here.
+const MAX_FRAME_SIZE: i64 = i64::MAX;
 
 /// What a consumer hears. Called by the task that reads the socket, for all of its consumers: must not block.
 pub trait ConsumerEvents: Send {
@@ -72,6 +76,11 @@ pub struct Transport {
 }
 
 impl Transport {
+    /// Dials and shakes hands. What the broker says about other endpoints is passed over.
+    pub async fn dial(endpoint: &Endpoint, tls: &native_tls::TlsConnectorBuilder) -> Result<Self, ClientError> {
+        Self::open(endpoint, tls, Box::new(|_| None)).await
+    }
+
     /// Dials and shakes hands.
     pub(crate) async fn open(
         endpoint: &Endpoint,
@@ -100,11 +109,8 @@ impl Transport {
         read: impl AsyncRead + Send + Unpin + 'static,
         write: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Result<Self, ClientError> {
-        let ours = WireFormatInfo::request(
-            endpoint.max_inactivity.unwrap_or(MAX_INACTIVITY),
-            endpoint.max_inactivity.unwrap_or(INITIAL_DELAY).min(INITIAL_DELAY),
-            &endpoint.host,
-        );
+        let max_inactivity = endpoint.max_inactivity.unwrap_or(MAX_INACTIVITY).as_millis();
+        let ours = WireFormatInfo::request(MAX_FRAME_SIZE, i64::try_from(max_inactivity).unwrap_or(i64::MAX));
         let shared = Arc::new(Shared {
             talk: Mutex::new(Talk { session: Session::new(ours), waiting: HashMap::new(), says_goodbye: false }),
             consumers: Mutex::default(),
@@ -155,7 +161,9 @@ impl Transport {
 
     /// Sends a command that nobody answers unless it fails.
     pub(crate) fn tell(&self, command: impl FnOnce(i32) -> Command) {
-        self.shared.talk().session.send(command);
+        if let Err(error) = self.shared.talk().session.send(command) {
+            warn!(%error, "a command cannot be written");
+        }
         self.shared.flush.notify_one();
     }
 
@@ -163,10 +171,14 @@ impl Transport {
     pub(crate) fn ask(&self, name: &'static str, command: impl FnOnce(i32) -> Command) -> Answer {
         let (sender, receiver) = oneshot::channel();
         let mut talk = self.shared.talk();
-        let command_id = talk.session.send(command);
-        if self.is_open() {
-            talk.waiting.insert(command_id, sender);
-        }
+        let command_id = match talk.session.send(command) {
+            Ok(command_id) if self.is_open() => {
+                talk.waiting.insert(command_id, sender);
+                Ok(command_id)
+            }
+            Ok(_) => Err(self.shared.cause()),
+            Err(error) => Err(ClientError::Unsendable { command: name, words: error.to_string() }),
+        };
         drop(talk);
         self.shared.flush.notify_one();
         Answer { shared: self.shared.clone(), name, command_id, receiver }
@@ -229,13 +241,14 @@ async fn start_tls(
 pub struct Answer {
     shared: Arc<Shared>,
     name: &'static str,
-    command_id: i32,
+    command_id: Result<i32, ClientError>,
     receiver: oneshot::Receiver<Result<(), Exception>>,
 }
 
 impl Answer {
     /// Waits for it for as long as the transport is there.
     pub async fn wait(mut self) -> Result<(), ClientError> {
+        self.command_id.clone()?;
         match (&mut self.receiver).await {
             Ok(said) => said.map_err(ClientError::Refused),
             Err(_) => Err(self.shared.cause()),
@@ -251,7 +264,9 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.shared.talk().waiting.remove(&self.command_id);
+        if let Ok(command_id) = &self.command_id {
+            self.shared.talk().waiting.remove(command_id);
+        }
     }
 }
 
@@ -394,13 +409,13 @@ impl Reader {
                 Ok(Some(frame)) => talk.session.handle(frame),
                 Ok(None) => return Ok(()),
                 Err(error) if self.opened.is_some() => return Err(self.not_openwire(&error)),
-                Err(FrameError::TooLarge { length, .. }) => {
+                Err(FrameError::TooLong { length, .. }) => {
                     let head = (self.buffer.len() - 4).min(HEAD);
                     if head < HEAD {
                         return Ok(()); // more of it is needed
                     }
-                    let action = talk.session.handle_head(&self.buffer[4..4 + HEAD], length.into());
-                    self.to_skip = 4 + u64::from(length);
+                    let action = talk.session.handle_head(&self.buffer[4..4 + HEAD], length as u64);
+                    self.to_skip = 4 + length as u64;
                     action
                 }
                 Err(error) => return Err(ClientError::Protocol { words: error.to_string() }),
@@ -426,7 +441,8 @@ impl Reader {
                 }
             }
             Action::DeliverHead { head, flaw } => {
-                if let Some(events) = consumers.get_mut(&head.consumer_id.value) {
+                let value = head.consumer_id.as_ref().map(|id| id.value);
+                if let Some(events) = value.and_then(|value| consumers.get_mut(&value)) {
                     events.unreadable(*head, flaw);
                 }
             }
@@ -441,7 +457,7 @@ impl Reader {
                 self.max_inactivity = terms.max_inactivity;
                 self.initial_delay = terms.initial_delay;
                 if let Some(opened) = self.opened.take() {
-                    let _ = opened.send(*terms);
+                    let _ = opened.send(terms);
                 }
             }
             Action::ControlConsumer(control) => {
