@@ -66,7 +66,7 @@ impl ConsumerEvents for Count {
     }
 
     fn unreadable(&mut self, head: DispatchHead, flaw: Flaw) {
-        panic!("{}: {flaw:?}", head.message_id);
+        panic!("{:?}: {flaw:?}", head.message_id);
     }
 
     fn prefetch_set(&mut self, _: i32) {}

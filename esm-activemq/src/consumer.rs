@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::{
-    client::{self, AckKind, Acknowledgement, Answer, ClientError, NONE_DELIVERED, UNKNOWN_DELIVERED},
+    client::{self, AckKind, Acknowledgement, Answer, NONE_DELIVERED, UNKNOWN_DELIVERED},
     connections::Connections,
     dead_letters,
     errors::Place,
@@ -80,7 +80,7 @@ impl ActiveMqConsumer {
 
     async fn poison(&self, receipt: Receipt, cause: &str) -> Result<(), SourceError> {
         let poison = AckKind::Poison(cause.to_owned());
-        let one = |ledger: &mut Ledger| ledger.give_up(receipt).into_iter().map(|id| single(poison, id)).collect();
+        let one = |ledger: &mut Ledger| ledger.give_up(receipt).map(|id| single(poison, id)).into_iter().collect();
         self.answered(self.send(one)).await
     }
 

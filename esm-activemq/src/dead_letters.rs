@@ -45,8 +45,8 @@ pub(crate) fn letter(original: &Message, dead_letter_queue: &str, cause: &str) -
         transaction_id: None,
         original_transaction_id: None,
         target_consumer_id: None,
-        broker_path: Vec::new(),
-        cluster: Vec::new(),
+        broker_path: None,
+        cluster: None,
         ..original.clone()
     })
 }

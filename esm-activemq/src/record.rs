@@ -184,7 +184,7 @@ fn type_name(kind: MessageKind) -> &'static str {
 
 /// The bytes that a message is counted with when no record can be made of it.
 fn size(message: &Message) -> usize {
-    [&message.content, &message.marshalled_properties].into_iter().flatten().map(|bytes| bytes.len()).sum()
+    [&message.content, &message.marshalled_properties].into_iter().flatten().map(bytes::Bytes::len).sum()
 }
 
 /// What was left of it when the broker sent it, judged by the broker's clock alone.

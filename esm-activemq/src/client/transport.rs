@@ -207,10 +207,11 @@ impl Transport {
 
     /// Ends the transport in good order, once everything is written.
     pub(crate) async fn close(&self, patience: Duration) {
-        let mut talk = self.shared.talk();
-        talk.session.say_goodbye();
-        talk.says_goodbye = true;
-        drop(talk);
+        {
+            let mut talk = self.shared.talk();
+            talk.session.say_goodbye();
+            talk.says_goodbye = true;
+        }
         self.shared.flush.notify_one();
         if timeout(patience, self.shared.over.cancelled()).await.is_err() {
             debug!("the broker did not close the connection in time");
