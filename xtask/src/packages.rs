@@ -42,14 +42,6 @@ pub(crate) const RABBITMQ: [Need; 2] = [
     Need { package: "rabbitmq-server", sign: Sign::File("/usr/lib/rabbitmq/bin/rabbitmq-server") },
 ];
 
-/// To run private ActiveMQ nodes and the Java client beside them.
-pub(crate) const ACTIVEMQ: [Need; 4] = [
-    Need { package: "openssl", sign: Sign::Program("openssl") },
-    Need { package: "activemq", sign: Sign::File("/usr/share/java/activemq-broker.jar") },
-    Need { package: "default-jre-headless", sign: Sign::Program("keytool") },
-    Need { package: "default-jdk-headless", sign: Sign::Program("javac") },
-];
-
 /// To measure: a C compiler with the C client, and callgrind.
 pub(crate) const BENCH: [Need; 3] = [
     Need { package: "gcc", sign: Sign::Program("gcc") },

@@ -72,20 +72,6 @@ impl Process {
         wait::until(&what, GRACE, || Ok(!self.is_alive()))
     }
 
-    /// Halts it.
-    pub(crate) fn pause(self) -> Result<()> {
-        self.signal(Signal::STOP);
-        let what = format!("process {} to halt", self.pid);
-        wait::until(&what, GRACE, || Ok(Stat::read(self.pid).is_none_or(|stat| stat.is_halted())))
-    }
-
-    /// Lets it go on.
-    #[expect(clippy::unnecessary_wraps, reason = "every command to a process ends alike")]
-    pub(crate) fn resume(self) -> Result<()> {
-        self.signal(Signal::CONT);
-        Ok(())
-    }
-
     /// A process that is already gone needs no signal: that is not an error.
     fn signal(self, signal: Signal) {
         if self.is_alive()
@@ -142,10 +128,6 @@ impl Stat {
     /// A zombie has ended; whether its parent has noticed does not matter here.
     fn is_dead(&self) -> bool {
         matches!(self.state.as_str(), "Z" | "X")
-    }
-
-    fn is_halted(&self) -> bool {
-        self.state == "T"
     }
 }
 

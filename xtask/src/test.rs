@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use crate::brokers::{Engine, Node, PrivateNode};
+use crate::brokers::{Node, PrivateNode};
 use crate::interrupt::Interrupt;
 use crate::packages;
 use crate::process;
@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::hold()?;
     let folder = tempfile::Builder::new().prefix("esm-test-").tempdir()?;
     eprintln!("test: starting RabbitMQ");
-    let node = PrivateNode::up(Engine::Rabbitmq, &folder.path().join("rabbitmq"), &[])?;
+    let node = PrivateNode::up(&folder.path().join("rabbitmq"))?;
     cargo_test(arguments, &node, folder.path(), &interrupt)
 }
 
