@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::brokers::{Node, PrivateNode};
+use crate::brokers::{Kind, Node, PrivateNode, Settings};
 use crate::http;
 use crate::interrupt::Interrupt;
 use crate::packages;
@@ -45,18 +45,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::hold()?;
     let folder = tempfile::Builder::new().prefix("esm-demo-").tempdir()?;
     say("Starting a RabbitMQ of our own, on free ports and in a temporary folder. This takes some seconds.");
-    let node = PrivateNode::up(&folder.path().join("rabbitmq"))?;
+    let node = PrivateNode::up(&folder.path().join("rabbitmq"), Settings::of(Kind::Rabbitmq))?;
     show(&programs, &node, folder.path(), arguments.once, &interrupt)
 }
 
 fn show(programs: &Programs, node: &Node, folder: &Path, once: bool, interrupt: &Interrupt) -> Result<()> {
-    let publish = |options: &[&str]| services::publish(programs, node.amqp_port(), QUEUE, options);
+    let publish = |options: &[&str]| services::publish(programs, node.rabbitmq()?.amqp_port(), QUEUE, options);
     publish(&["--declare", "quorum", "--count", "0"])?;
     say("A sample function listens behind a Lambda-compatible URL. It will fail its first invocation on purpose.");
     let function = Function::start(programs, &["--fail-first", "1"], interrupt)?;
 
     let mapping = services::mapping(QUEUE, "batch_size = 5\nmaximum_batching_window_in_seconds = 1\n");
-    let configuration = services::configuration(node.amqp_port(), &function.url(), &[mapping]);
+    let configuration = services::configuration(node.rabbitmq()?.amqp_port(), &function.url(), &[mapping]);
     say("esm gets this configuration, and begins to read the queue `orders`:");
     println!("{configuration}");
     let mut esm = Esm::start(programs, folder, &configuration)?;
@@ -77,7 +77,8 @@ fn show(programs: &Programs, node: &Node, folder: &Path, once: bool, interrupt: 
     }
     esm.stop()?;
     say("esm has stopped. The broker is asked for whatever is left in the queue, and answers:");
-    let rest = http::post(node.management_port(), &format!("/api/queues/%2F/{QUEUE}/get"), ASK_FOR_MESSAGES)?;
+    let rest =
+        http::post(node.rabbitmq()?.management_port(), &format!("/api/queues/%2F/{QUEUE}/get"), ASK_FOR_MESSAGES)?;
     println!("{rest}");
     ensure!(rest.trim() == "[]", "the queue is not empty");
     say("Nothing: the queue is empty. That was all.");
@@ -108,8 +109,8 @@ fn wait_for_end(node: &Node, esm: &Esm, interrupt: &Interrupt) -> Result<()> {
          metrics: http://127.0.0.1:{}/metrics\n  broker: http://127.0.0.1:{} (guest, guest)\n  \
          cargo run -p esm-rabbitmq --example publish -- --url amqp://127.0.0.1:{} --queue {QUEUE} --count 3",
         esm.port(),
-        node.management_port(),
-        node.amqp_port(),
+        node.rabbitmq()?.management_port(),
+        node.rabbitmq()?.amqp_port(),
     ));
     wait::until("Ctrl-C", Duration::MAX, || Ok(interrupt.asked()))
 }

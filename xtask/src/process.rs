@@ -72,6 +72,16 @@ impl Process {
         wait::until(&what, GRACE, || Ok(!self.is_alive()))
     }
 
+    /// Stops it where it is, without ending it.
+    pub(crate) fn pause(self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after a pause.
+    pub(crate) fn resume(self) {
+        self.signal(Signal::CONT);
+    }
+
     /// A process that is already gone needs no signal: that is not an error.
     fn signal(self, signal: Signal) {
         if self.is_alive()
