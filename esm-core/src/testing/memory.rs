@@ -14,7 +14,11 @@ use tokio::{
 use super::record;
 use crate::{
     event::Envelope,
-    source::{Connect, Consumer, Delivery, Disposition, Receipt, Session, SourceError, Terms},
+    metrics::DropReason,
+    source::{
+        Arrival, Connect, Consumer, DeadLettered, Delivery, Disposition, Group, Receipt, Session, SourceError, Terms,
+        Unusable,
+    },
 };
 
 /// A queue with one consumer at a time. Clones are the same queue.
@@ -25,8 +29,16 @@ pub struct MemoryQueue(Arc<Mutex<Inner>>);
 struct Inner {
     ready: VecDeque<Message>,
     refusals: VecDeque<SourceError>,
-    dead_letters: Vec<String>,
+    /// Ids and causes.
+    dead_letters: Vec<(String, String)>,
     acked: Vec<String>,
+    expired: Vec<String>,
+    /// Ids, and whether they were tried.
+    returned: Vec<(String, bool)>,
+    /// The prefetch can be changed, message ids are unique: as with ActiveMQ.
+    is_modern: bool,
+    /// Dead-lettering would destroy messages.
+    destroys_dead_letters: bool,
     hold_limit: Option<Duration>,
     session: Option<Open>,
     sessions: u64,
@@ -38,7 +50,7 @@ struct Open {
     alone: bool,
     next_receipt: u64,
     unsettled: BTreeMap<u64, Message>,
-    deliveries: Option<mpsc::Sender<Delivery>>,
+    deliveries: Option<mpsc::Sender<Arrival>>,
     lost: oneshot::Sender<SourceError>,
     trouble: watch::Sender<Option<SourceError>>,
 }
@@ -49,6 +61,32 @@ struct Message {
     padding: usize,
     redelivered: bool,
     time_to_live: Option<Duration>,
+    group: Option<Group>,
+    /// Why no record can be made of it.
+    flaw: Option<DropReason>,
+}
+
+impl Message {
+    fn new(id: String) -> Self {
+        Self { id, padding: 0, redelivered: false, time_to_live: None, group: None, flaw: None }
+    }
+
+    fn arrival(&self, receipt: Receipt) -> Arrival {
+        if let Some(reason) = self.flaw {
+            let cause = "no record can be made of it".into();
+            return Arrival::Unusable(Unusable { receipt, message_id: Some(self.id.clone()), size: 1, reason, cause });
+        }
+        let received_at = Instant::now();
+        Arrival::Delivery(Delivery {
+            record: record(&self.id, self.redelivered, self.padding),
+            receipt,
+            received_at,
+            expires_at: self.time_to_live.map(|time| received_at + time),
+            sent_at: None,
+            group: self.group.clone(),
+            failed: 0,
+        })
+    }
 }
 
 impl MemoryQueue {
@@ -69,11 +107,34 @@ impl MemoryQueue {
         padding: usize,
         time_to_live: Option<Duration>,
     ) {
+        self.publish_all(ids.into_iter().map(|id| Message { padding, time_to_live, ..Message::new(id.to_string()) }));
+    }
+
+    /// Publishes messages of a group.
+    pub fn publish_group<I: ToString>(&self, group: &str, ids: impl IntoIterator<Item = I>) {
+        let group = Some(Group(group.into()));
+        self.publish_all(ids.into_iter().map(|id| Message { group: group.clone(), ..Message::new(id.to_string()) }));
+    }
+
+    /// Publishes a message of which no record can be made.
+    pub fn publish_unusable(&self, id: &str, reason: DropReason) {
+        self.publish_all([Message { flaw: Some(reason), ..Message::new(id.into()) }]);
+    }
+
+    fn publish_all(&self, messages: impl IntoIterator<Item = Message>) {
         let mut inner = self.lock();
-        let messages =
-            ids.into_iter().map(|id| Message { id: id.to_string(), padding, redelivered: false, time_to_live });
         inner.ready.extend(messages);
         inner.lend();
+    }
+
+    /// Its sessions can change their prefetch and know messages again, as those of ActiveMQ do.
+    pub fn be_modern(&self) {
+        self.lock().is_modern = true;
+    }
+
+    /// It has no dead-letter target.
+    pub fn destroy_dead_letters(&self) {
+        self.lock().destroys_dead_letters = true;
     }
 
     /// The next attempts to connect fail so.
@@ -109,7 +170,22 @@ impl MemoryQueue {
 
     /// The ids dead-lettered so far.
     pub fn dead_letters(&self) -> Vec<String> {
-        self.lock().dead_letters.clone()
+        self.lock().dead_letters.iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Why they were dead-lettered.
+    pub fn causes(&self) -> Vec<String> {
+        self.lock().dead_letters.iter().map(|(_, cause)| cause.clone()).collect()
+    }
+
+    /// The ids that were given back because they have expired.
+    pub fn expired(&self) -> Vec<String> {
+        self.lock().expired.clone()
+    }
+
+    /// The ids that were given back, and whether they were tried.
+    pub fn returned(&self) -> Vec<(String, bool)> {
+        self.lock().returned.clone()
     }
 
     /// The ids that wait in the queue.
@@ -150,16 +226,9 @@ impl Inner {
         while session.unsettled.len() < session.prefetch {
             let Some(message) = self.ready.pop_front() else { return };
             session.next_receipt += 1;
-            let received_at = Instant::now();
-            let delivery = Delivery {
-                record: record(&message.id, message.redelivered, message.padding),
-                receipt: Receipt(session.next_receipt),
-                received_at,
-                expires_at: message.time_to_live.map(|time| received_at + time),
-                sent_at: None,
-            };
+            let arrival = message.arrival(Receipt(session.next_receipt));
             session.unsettled.insert(session.next_receipt, message);
-            deliveries.try_send(delivery).expect("the channel holds the prefetch");
+            deliveries.try_send(arrival).expect("the channel holds the prefetch");
         }
     }
 
@@ -172,15 +241,21 @@ impl Inner {
         Some(session)
     }
 
+    fn session(&mut self, number: u64) -> Result<&mut Open, SourceError> {
+        self.session.as_mut().filter(|session| session.number == number).ok_or_else(gone)
+    }
+
     fn settle(&mut self, number: u64, receipts: &[Receipt], how: Disposition) -> Result<(), SourceError> {
-        let session = self.session.as_mut().filter(|session| session.number == number).ok_or_else(gone)?;
         let mut returned = Vec::new();
         for receipt in receipts {
-            let message = session.unsettled.remove(&receipt.0).expect("a receipt is settled once");
+            let message = self.session(number)?.unsettled.remove(&receipt.0).expect("a receipt is settled once");
             match how {
                 Disposition::Ack => self.acked.push(message.id),
-                Disposition::DeadLetter => self.dead_letters.push(message.id),
-                Disposition::Return => returned.push(Message { redelivered: true, ..message }),
+                Disposition::Expire => self.expired.push(message.id),
+                Disposition::Return { tried } => {
+                    self.returned.push((message.id.clone(), tried));
+                    returned.push(Message { redelivered: true, ..message });
+                }
             }
         }
         for message in returned.into_iter().rev() {
@@ -188,6 +263,16 @@ impl Inner {
         }
         self.lend();
         Ok(())
+    }
+
+    fn dead_letter(&mut self, number: u64, receipt: Receipt, cause: &str) -> Result<DeadLettered, SourceError> {
+        if self.destroys_dead_letters {
+            return Ok(DeadLettered::NoTarget { why: "it would be destroyed".into() });
+        }
+        let message = self.session(number)?.unsettled.remove(&receipt.0).expect("a receipt is settled once");
+        self.dead_letters.push((message.id, cause.into()));
+        self.lend();
+        Ok(DeadLettered::Taken)
     }
 }
 
@@ -209,7 +294,7 @@ impl Connect for MemoryQueue {
         inner.take_back();
         inner.sessions += 1;
         let number = inner.sessions;
-        let (sender, deliveries) = mpsc::channel(prefetch as usize);
+        let (sender, deliveries) = mpsc::channel(if inner.is_modern { 65_535 } else { prefetch as usize });
         let (lost_sender, lost) = oneshot::channel();
         let (trouble_sender, trouble) = watch::channel(None);
         inner.session = Some(Open {
@@ -231,6 +316,7 @@ impl Connect for MemoryQueue {
             envelope: Envelope::new("[", "]"),
             prefetch,
             hold_limit: inner.hold_limit,
+            unique_ids: inner.is_modern,
         })
     }
 }
@@ -244,6 +330,20 @@ struct MemoryConsumer {
 impl Consumer for MemoryConsumer {
     async fn settle(&self, receipts: &[Receipt], how: Disposition) -> Result<(), SourceError> {
         self.queue.lock().settle(self.number, receipts, how)
+    }
+
+    async fn dead_letter(&self, receipt: Receipt, cause: &str) -> Result<DeadLettered, SourceError> {
+        self.queue.lock().dead_letter(self.number, receipt, cause)
+    }
+
+    async fn set_prefetch(&self, prefetch: u32) -> Result<bool, SourceError> {
+        let mut inner = self.queue.lock();
+        let is_modern = inner.is_modern;
+        if is_modern {
+            inner.session(self.number)?.prefetch = prefetch as usize;
+            inner.lend();
+        }
+        Ok(is_modern)
     }
 
     async fn cancel(&self) -> Result<(), SourceError> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::time::{Duration, timeout};
 
-use crate::source::{Connect, Delivery, Disposition, Receipt, Session, Terms};
+use crate::source::{Arrival, Connect, DeadLettered, Delivery, Disposition, Receipt, Session, Terms};
 
 /// Long enough for a real broker on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -86,10 +86,10 @@ pub async fn drained_deliveries_come_again(queue: &dyn QueueUnderTest) {
 
     session.consumer.cancel().await.expect("the consumer is cancelled");
     let mut untried = Vec::new();
-    while let Some(delivery) = timeout(PATIENCE, session.deliveries.recv()).await.expect("the channel ends") {
-        untried.push(delivery.receipt);
+    while let Some(arrival) = timeout(PATIENCE, session.deliveries.recv()).await.expect("the channel ends") {
+        untried.push(delivery(arrival).receipt);
     }
-    settle(&session, &untried, Disposition::Return).await;
+    settle(&session, &untried, Disposition::Return { tried: false }).await;
     settle(&session, &[first[0].receipt], Disposition::Ack).await;
     session.consumer.close().await;
     drop(session);
@@ -117,7 +117,8 @@ pub async fn dead_lettered_deliveries_never_come_again(queue: &dyn QueueUnderTes
     queue.publish(&["1", "2"]).await;
     let mut session = connect(queue, 10).await;
     let deliveries = receive(&mut session, 2).await;
-    settle(&session, &[deliveries[0].receipt], Disposition::DeadLetter).await;
+    let dead_lettered = session.consumer.dead_letter(deliveries[0].receipt, "the suite asks for it").await;
+    assert_eq!(dead_lettered, Ok(DeadLettered::Taken));
     session.consumer.close().await;
     drop(session);
 
@@ -135,10 +136,17 @@ async fn connect(queue: &dyn QueueUnderTest, prefetch: u32) -> Session {
 async fn receive(session: &mut Session, count: usize) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     while deliveries.len() < count {
-        let delivery = timeout(PATIENCE, session.deliveries.recv()).await;
-        deliveries.push(delivery.expect("a delivery arrives in time").expect("the session is open"));
+        let arrival = timeout(PATIENCE, session.deliveries.recv()).await;
+        deliveries.push(delivery(arrival.expect("a delivery arrives in time").expect("the session is open")));
     }
     deliveries
+}
+
+fn delivery(arrival: Arrival) -> Delivery {
+    match arrival {
+        Arrival::Delivery(delivery) => delivery,
+        Arrival::Unusable(unusable) => panic!("no record could be made: {}", unusable.cause),
+    }
 }
 
 async fn settle(session: &Session, receipts: &[Receipt], how: Disposition) {

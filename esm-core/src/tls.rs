@@ -1,5 +1,5 @@
-//! TLS towards the broker: the system's trust store, or an authority of one's own, and perhaps a
-//! client certificate.
+//! TLS towards brokers: the system's trust store, or an authority of one's own, and perhaps a client
+//! certificate.
 
 use std::{
     fs, io,
@@ -55,13 +55,14 @@ pub enum TlsError {
 
 /// What TLS connections are made with.
 #[derive(Clone, Default)]
-pub(crate) struct TlsMaterial {
+pub struct TlsMaterial {
     authorities: Vec<Certificate>,
     identity: Option<Identity>,
 }
 
 impl TlsMaterial {
-    pub(crate) fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+    /// Reads the files.
+    pub fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let authorities = match &files.ca_file {
             None => Vec::new(),
             Some(path) => match Certificate::stack_from_pem(&read(path)?) {
@@ -83,7 +84,8 @@ impl TlsMaterial {
         Ok(Self { authorities, identity })
     }
 
-    pub(crate) fn connector(&self) -> TlsConnectorBuilder {
+    /// What a connection is set up by.
+    pub fn connector(&self) -> TlsConnectorBuilder {
         let mut builder = native_tls::TlsConnector::builder();
         builder.disable_built_in_roots(!self.authorities.is_empty());
         for authority in &self.authorities {

@@ -1,0 +1,103 @@
+//! Deliveries come in: each message is entered into the ledger and becomes its record at once.
+
+use std::sync::{Arc, Mutex};
+
+use esm_core::{
+    metrics::DropReason,
+    source::{Arrival, SourceError, Unusable},
+};
+use memchr::memmem;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tracing::debug;
+
+use crate::{
+    client::{ClientError, ConsumerEvents, Flaw},
+    consumer::{Lending, lock},
+    errors::Place,
+    openwire::{DispatchHead, Message, MessageDispatch},
+    record::RecordEncoder,
+};
+
+/// The property that the broker gives to what it dead-letters.
+pub(crate) const FAILURE_CAUSE: &str = "dlqDeliveryFailureCause";
+
+pub(crate) struct Reader {
+    pub(crate) encoder: RecordEncoder,
+    /// `None` once the consumer has ended.
+    pub(crate) deliveries: Option<mpsc::Sender<Arrival>>,
+    pub(crate) lost: Option<oneshot::Sender<SourceError>>,
+    pub(crate) lending: Arc<Mutex<Lending>>,
+    pub(crate) place: Place,
+}
+
+impl Reader {
+    fn arrive(&mut self, arrival: Arrival) {
+        let Some(deliveries) = &self.deliveries else { return };
+        if let Err(error) = deliveries.try_send(arrival) {
+            match error {
+                mpsc::error::TrySendError::Closed(_) => self.deliveries = None,
+                mpsc::error::TrySendError::Full(_) => {
+                    let words = "it lends more messages than the prefetch allows".into();
+                    self.end(ClientError::Protocol { words });
+                }
+            }
+        }
+    }
+}
+
+impl ConsumerEvents for Reader {
+    fn message(&mut self, dispatch: MessageDispatch) {
+        // Without a message it is the answer to a pull, which we never do.
+        let Some(message) = &dispatch.message else { return };
+        let Some(message_id) = &message.message_id else {
+            return self.end(ClientError::Protocol { words: "it lent a message without an id".into() });
+        };
+        let receipt = {
+            let mut lending = lock(&self.lending);
+            let original = would_be_destroyed(message).then(|| Box::new(message.clone()));
+            lending.arrived(message_id, original)
+        };
+        let arrival = self.encoder.arrival(&dispatch, receipt, Instant::now());
+        self.arrive(arrival);
+    }
+
+    fn unreadable(&mut self, head: DispatchHead, flaw: Flaw) {
+        let Some(message_id) = &head.message_id else {
+            return self.end(ClientError::Protocol { words: "it lent a message without an id".into() });
+        };
+        let receipt = lock(&self.lending).arrived(message_id, None);
+        let (reason, size, cause) = match flaw {
+            Flaw::TooLarge { bytes } => {
+                (DropReason::TooLarge, bytes, format!("{bytes} bytes are more than an event can hold"))
+            }
+            Flaw::Undecodable { words } => (DropReason::MessageType, 0, format!("the message cannot be decoded: {words}")),
+        };
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let message_id = Some(message_id.to_string());
+        self.arrive(Arrival::Unusable(Unusable { receipt, message_id, size, reason, cause }));
+    }
+
+    fn prefetch_set(&mut self, prefetch: i32) {
+        debug!(prefetch, "the broker set another prefetch");
+        lock(&self.lending).prefetch_set(prefetch);
+    }
+
+    fn end(&mut self, cause: ClientError) {
+        self.deliveries = None;
+        if let Some(lost) = self.lost.take() {
+            // Who has ended the session does not ask for its cause.
+            let _ = lost.send(self.place.explain(&cause));
+        }
+    }
+}
+
+/// Whether the broker would drop this message instead of dead-lettering it: by default it does so with
+/// messages that are not persistent, and with those that it has dead-lettered once before.
+fn would_be_destroyed(message: &Message) -> bool {
+    let was_dead_lettered =
+        || message.marshalled_properties.as_ref().is_some_and(|bytes| memmem::find(bytes, FAILURE_CAUSE.as_bytes()).is_some());
+    !message.persistent || was_dead_lettered()
+}
