@@ -1,4 +1,9 @@
 //! The wire format against bytes recorded from real brokers and clients, and against hostile ones.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod all_commands;
 mod captures;
+mod debug_tree;
+mod expected;
 mod vectors;
