@@ -48,6 +48,11 @@ fn every_command_with_a_cache_says_the_same_as_without_one() {
     }
 }
 
+/// Every file as its format and its frames.
+pub(crate) fn streams() -> impl Iterator<Item = (WireFormat, Vec<Bytes>)> {
+    files().map(|file| (file.format, file.frames.into_iter().map(|(_, frame)| frame).collect()))
+}
+
 /// The files were written one after another, and a broker's properties say when.
 fn timeless(mut command: Command) -> Command {
     if let Command::BrokerInfo(info) = &mut command {

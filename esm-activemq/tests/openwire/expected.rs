@@ -69,7 +69,7 @@ fn simplified(value: Value) -> Value {
 fn structure(recorded: Value) -> Value {
     match recorded {
         Value::Object(members) if members.contains_key("_name") => named(members),
-        Value::Object(members) if members.contains_key("class") => throwable(members),
+        Value::Object(members) if members.contains_key("class") => throwable(&members),
         Value::Array(values) => values.into_iter().map(structure).collect(),
         other => other,
     }
@@ -103,7 +103,7 @@ fn named(mut recorded: Map<String, Value>) -> Value {
     ours
 }
 
-fn throwable(recorded: Map<String, Value>) -> Value {
+fn throwable(recorded: &Map<String, Value>) -> Value {
     let element = |element: &Value| {
         json!({
             "_name": "StackTraceElement", "class": element[0], "method": element[1], "file": element[2], "line": element[3]
