@@ -1,0 +1,1 @@
+//! Message groups keep their order with several batches in flight.
