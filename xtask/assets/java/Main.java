@@ -1,1 +1,0 @@
-public final class Main { public static void main(String[] a) {} }
