@@ -197,6 +197,11 @@ impl Session {
         Ok(())
     }
 
+    /// Whether there is something to be sent.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
     /// Hands over what is to be sent. `sent` is what the last call handed over, to be used again.
     pub(crate) fn take_output(&mut self, sent: &mut BytesMut) {
         sent.clear();
