@@ -88,7 +88,7 @@ async fn invoke(State(function): State<Arc<Function>>, event: Bytes) -> Response
         return Json(Value::Null).into_response();
     }
     let Ok(event) = serde_json::from_slice::<Value>(&event) else { return failure("the event is no JSON") };
-    for (queue, records) in queues(&event) {
+    for (queue, records) in batches(&event) {
         tally.messages += records.len() as u64;
         if arguments.latency {
             tally.nanoseconds.extend(records.iter().filter_map(nanoseconds_on_the_way));
@@ -121,12 +121,24 @@ async fn summary(State(function): State<Arc<Function>>) -> Json<Value> {
 
 /// Without reading the JSON, which would cost more than all that is measured with it.
 fn count_messages(event: &[u8]) -> u64 {
-    memchr::memmem::find_iter(event, b"\"basicProperties\":").count() as u64
+    let is_activemq = event.starts_with(br#"{"eventSource":"aws:mq""#);
+    let stands_once_in_each: &[u8] = if is_activemq { b"\"messageID\":" } else { b"\"basicProperties\":" };
+    memchr::memmem::find_iter(event, stands_once_in_each).count() as u64
 }
 
-fn queues(event: &Value) -> impl Iterator<Item = (&String, &Vec<Value>)> {
-    let queues = event["rmqMessagesByQueue"].as_object().into_iter().flatten();
-    queues.filter_map(|(queue, records)| Some((queue, records.as_array()?)))
+/// The records of each queue. An event of ActiveMQ is about one queue, which every record names.
+fn batches(event: &Value) -> Vec<(&str, &Vec<Value>)> {
+    match &event["messages"] {
+        Value::Array(records) => vec![(destination(records), records)],
+        _ => {
+            let queues = event["rmqMessagesByQueue"].as_object().into_iter().flatten();
+            queues.filter_map(|(queue, records)| Some((queue.as_str(), records.as_array()?))).collect()
+        }
+    }
+}
+
+fn destination(records: &[Value]) -> &str {
+    records.first().and_then(|record| record["destination"]["physicalName"].as_str()).unwrap_or_default()
 }
 
 fn nanoseconds_on_the_way(record: &Value) -> Option<u64> {
@@ -139,18 +151,30 @@ fn print_batch(number: u64, queue: &str, records: &[Value]) {
     let messages = if records.len() == 1 { "message" } else { "messages" };
     println!("invocation {number}: {} {messages} from {queue}", records.len());
     for record in records {
-        let properties = &record["basicProperties"];
         let again = if record["redelivered"] == true { " (again)" } else { "" };
-        println!("  {}{again}: {}", word(&properties["messageId"]), shorten(&text(record)));
-        let set = properties.as_object().into_iter().flatten().filter(|(name, value)| is_plain(name, value));
-        println!("    properties: {}", list(set.map(|(name, value)| format!("{name} {}", word(value)))));
-        let headers = properties["headers"].as_object().into_iter().flatten();
-        println!("    headers: {}", list(headers.map(|(name, value)| format!("{name} {}", header(value)))));
+        let id = [&record["messageID"], &record["basicProperties"]["messageId"]].into_iter().find(|id| !id.is_null());
+        println!("  {}{again}: {}", word(id.unwrap_or(&Value::Null)), shorten(&text(record)));
+        match &record["basicProperties"] {
+            Value::Object(properties) => print_rabbitmq(properties),
+            _ => print_activemq(record),
+        }
     }
 }
 
-fn is_plain(name: &str, value: &Value) -> bool {
-    !value.is_null() && !matches!(name, "headers" | "messageId")
+fn print_rabbitmq(properties: &Map<String, Value>) {
+    let set =
+        properties.iter().filter(|(name, value)| !value.is_null() && !matches!(&***name, "headers" | "messageId"));
+    println!("    properties: {}", list(set.map(|(name, value)| format!("{name} {}", word(value)))));
+    let headers = properties.get("headers").and_then(Value::as_object).into_iter().flatten();
+    println!("    headers: {}", list(headers.map(|(name, value)| format!("{name} {}", header(value)))));
+}
+
+fn print_activemq(record: &Value) {
+    const SHOWN: [&str; 6] = ["messageType", "deliveryMode", "priority", "correlationID", "replyTo", "type"];
+    let set = SHOWN.iter().map(|name| (name, &record[*name])).filter(|(_, value)| !value.is_null());
+    println!("    headers: {}", list(set.map(|(name, value)| format!("{name} {}", word(value)))));
+    let properties = record["properties"].as_object().into_iter().flatten();
+    println!("    properties: {}", list(properties.map(|(name, value)| format!("{name} {}", word(value)))));
 }
 
 /// The body, which arrives in base64.
