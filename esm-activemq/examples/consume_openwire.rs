@@ -36,15 +36,33 @@ struct Arguments {
     batch: usize,
 }
 
-/// Hands on one message id a batch.
+/// A queue with a backlog finds 200 messages at a time, and looks for more when something is acknowledged. So a
+/// batch that is still filling says now and then how far it is.
+const NUDGE_EVERY: usize = 100;
+
+/// What there is to tell the broker.
+enum Word {
+    /// A batch is complete: its first message, the last but one, and the last.
+    Batch([MessageId; 3]),
+    /// This one has come, and more are wanted before the batch is complete.
+    Nudge(MessageId),
+}
+
+/// Hands on what the broker must be told.
 struct Count {
     batch: usize,
     in_batch: usize,
     first: Option<MessageId>,
     before_last: Option<MessageId>,
-    batches: mpsc::Sender<[MessageId; 3]>,
+    words: mpsc::Sender<Word>,
     received: usize,
     wanted: usize,
+}
+
+impl Count {
+    fn say(&self, word: Word) {
+        self.words.try_send(word).expect("there is room");
+    }
 }
 
 impl ConsumerEvents for Count {
@@ -59,10 +77,13 @@ impl ConsumerEvents for Count {
             let first = self.first.take().unwrap_or_else(|| id.clone());
             let before_last = self.before_last.take().unwrap_or_else(|| id.clone());
             self.in_batch = 0;
-            self.batches.try_send([first, before_last, id]).expect("there is room");
-        } else {
-            self.before_last = Some(id);
+            self.say(Word::Batch([first, before_last, id]));
+            return;
         }
+        if self.in_batch.is_multiple_of(NUDGE_EVERY) {
+            self.say(Word::Nudge(id.clone()));
+        }
+        self.before_last = Some(id);
     }
 
     fn unreadable(&mut self, head: DispatchHead, flaw: Flaw) {
@@ -83,8 +104,8 @@ async fn main() {
     let transport = Arc::new(Transport::dial(endpoint, &native_tls::TlsConnector::builder()).await.expect("connects"));
     let login = Login { username, password: password.into() };
     let connection = Connection::open(transport, &login, "consume-openwire").await.expect("logs in");
-    let (batches, mut acknowledged) = mpsc::channel(count / batch + 1);
-    let events = Count { batch, in_batch: 0, first: None, before_last: None, batches, received: 0, wanted: count };
+    let (words, mut said) = mpsc::channel(count / batch + count / NUDGE_EVERY + 1);
+    let events = Count { batch, in_batch: 0, first: None, before_last: None, words, received: 0, wanted: count };
     let options = ConsumerOptions {
         destination: Destination::Queue(queue.as_str().into()),
         prefetch,
@@ -95,8 +116,17 @@ async fn main() {
     let consumer = connection.consume(options, Box::new(events)).await.expect("consumes");
     let mut left = count;
     while left > 0 {
-        let ids = acknowledged.recv().await.expect("the consumer is open");
-        left -= acknowledge(&consumer, ids, left.min(batch)).await;
+        match said.recv().await.expect("the consumer is open") {
+            Word::Batch(ids) => left -= acknowledge(&consumer, ids, left.min(batch)).await,
+            Word::Nudge(id) => {
+                consumer.acknowledge(Acknowledgement {
+                    kind: AckKind::Delivered,
+                    first: id.clone(),
+                    last: id,
+                    count: 0,
+                });
+            }
+        }
     }
     println!("done");
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.expect("waits").expect("reads");

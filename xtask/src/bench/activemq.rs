@@ -58,7 +58,7 @@ fn measure(lab: &Lab, tool: &mut Tool, consumer: Consumer, job: &Job) -> Result<
     match consumer {
         Consumer::Esm => throughput::esm(lab, job, "batch_size = 100\n"),
         Consumer::EsmInOrder => {
-            throughput::esm(lab, job, "batch_size = 100\nscaling_config = { maximum_concurrency = 1 }\n")
+            throughput::esm(lab, job, "batch_size = 100\ntags = { \"esm:maximum-concurrency\" = \"1\" }\n")
         }
         Consumer::EsmInLargeBatches => throughput::esm(lab, job, "batch_size = 10000\n"),
         Consumer::Bare => bare(lab, job, 100),
