@@ -113,9 +113,10 @@ async fn messages_that_waited_start_no_more_batches_than_may_be_in_flight() {
     let mapping = Mapping { maximum_concurrency: 2.try_into().unwrap(), ..batches_of(3) };
     let takes = |ids: &[String]| Duration::from_secs(if ids == ["a1", "b1", "c1"] { 10 } else { 60 });
     let mut bench = Bench::start_answering(queue, mapping, move |ids| (takes(ids), Outcome::Success));
-    let groups = ["a", "b", "c"];
     for (number, padding) in [(1, 0), (2, EVENT_SIZE_LIMIT / 2)] {
-        groups.map(|group| bench.queue.publish_group(group, [format!("{group}{number}")], padding));
+        for group in ["a", "b", "c"] {
+            bench.queue.publish_group(group, [format!("{group}{number}")], padding);
+        }
     }
     bench.queue.publish(["d"]);
     sleep(Duration::from_secs(9)).await;
