@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use crate::brokers::{Engine, Node, PrivateNode};
+use crate::brokers::{Kind, Node, PrivateNode, Settings};
 use crate::interrupt::Interrupt;
 use crate::packages;
 use crate::process;
@@ -37,13 +37,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::hold()?;
     let folder = tempfile::Builder::new().prefix("esm-test-").tempdir()?;
     eprintln!("test: starting RabbitMQ");
-    let node = PrivateNode::up(Engine::Rabbitmq, &folder.path().join("rabbitmq"), &[])?;
+    let node = PrivateNode::up(&folder.path().join("rabbitmq"), Settings::of(Kind::Rabbitmq))?;
     cargo_test(arguments, &node, folder.path(), &interrupt)
 }
 
 fn cargo_test(arguments: &Arguments, node: &Node, folder: &Path, interrupt: &Interrupt) -> Result<()> {
     let mut command = command(&arguments.further);
-    command.envs(node.environment()).env("ESM_XTASK", env::current_exe()?).env("ESM_TEST_DIR", folder);
+    command.envs(node.environment()?).env("ESM_XTASK", env::current_exe()?).env("ESM_TEST_DIR", folder);
     if arguments.all {
         command.env("ESM_TEST_ALL", "1");
     }

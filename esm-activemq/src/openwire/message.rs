@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+#[cfg(test)]
+use super::sample::{Sample, Source};
 use super::{
     commands::{Any, BrokerId, ConsumerId, MessageId, ProducerId},
     destination::Destination,

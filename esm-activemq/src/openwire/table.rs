@@ -76,6 +76,20 @@ macro_rules! structure {
                 )*
             }
         }
+
+        #[cfg(test)]
+        impl $name {
+            /// Random fields, where version 12 has them.
+            pub(super) fn sample_fields(source: &mut Source<'_>) -> Self {
+                Self {
+                    $($($member: Default::default(),)*)?
+                    $($field: {
+                        let is_there = true $(&& ($since..=i32::MAX $(.min($until))?).contains(&12))?;
+                        if is_there { Sample::sample(source) } else { Default::default() }
+                    },)*
+                }
+            }
+        }
     };
 }
 
@@ -131,6 +145,13 @@ macro_rules! commands {
 
                 fn write(&self, writer: &mut Writer<'_>) {
                     self.write_fields(writer);
+                }
+            }
+
+            #[cfg(test)]
+            impl Sample for $name {
+                fn sample(source: &mut Source<'_>) -> Self {
+                    Self::sample_fields(source)
                 }
             }
 
@@ -224,6 +245,17 @@ macro_rules! commands {
                     ),)*
                     unknown => return Err(Problem::UnknownType(unknown).into()),
                 })
+            }
+
+            /// A random value of a type.
+            #[cfg(test)]
+            pub(super) fn sample_type(type_id: u8, source: &mut Source<'_>) -> Self {
+                match type_id {
+                    WireFormatInfo::TYPE => Self::WireFormatInfo(Sample::sample(source)),
+                    $($type_id => Self::$name(Sample::sample(source)),)*
+                    _ if Destination::is_type(type_id) => Self::Destination(Sample::sample(source)),
+                    _ => Self::Message(Sample::sample(source)),
+                }
             }
 
             /// Writes what follows the type number.

@@ -1,4 +1,16 @@
 //! The wire format against bytes recorded from real brokers and clients, and against hostile ones.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod all_commands;
+mod bodies;
+mod cache;
 mod captures;
+mod debug_tree;
+mod expected;
+mod hostile;
+mod mutations;
+mod negotiation;
+mod primitives;
+mod structures;
 mod vectors;

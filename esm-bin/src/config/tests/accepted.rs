@@ -34,7 +34,6 @@ fn a_mapping_is_made_of_what_the_file_says() {
 }
 
 #[test]
-#[cfg(feature = "activemq")]
 fn a_mapping_of_activemq_has_the_jms_clients_defaults() {
     let config = valid(&[ACTIVEMQ, SECRET, FUNCTION, MAPPING].concat(), &[]);
     let [configured] = config.mappings.as_slice() else { panic!("there is one mapping") };
