@@ -93,7 +93,9 @@ impl ActiveMqConsumer {
         }
         let letter = match dead_letters::letter(original, target, cause) {
             Ok(letter) => letter,
-            Err(error) => return Ok(DeadLettered::NoTarget { why: format!("no dead letter can be made of it: {error}") }),
+            Err(error) => {
+                return Ok(DeadLettered::NoTarget { why: format!("no dead letter can be made of it: {error}") });
+            }
         };
         let client_id = format!("{}-dlq", self.client_id);
         if let Err(error) = self.connections.publish(&self.settings.login, &client_id, letter).await {

@@ -11,7 +11,9 @@ use crate::{
 /// Whether a message lies where dead letters lie: there is no further place for it.
 pub(crate) fn is_at_rest(message: &Message, dead_letter_queue: &str) -> bool {
     let queue = message.destination.as_ref().map(|destination| destination.physical_name().to_str());
-    queue.is_some_and(|queue| queue == dead_letter_queue || queue.starts_with("ActiveMQ.DLQ") || queue.starts_with("DLQ."))
+    queue.is_some_and(|queue| {
+        queue == dead_letter_queue || queue.starts_with("ActiveMQ.DLQ") || queue.starts_with("DLQ.")
+    })
 }
 
 /// The message as it is to lie in the dead-letter queue: body and headers kept, persistent and without expiry, with

@@ -73,7 +73,9 @@ impl ConsumerEvents for Reader {
             Flaw::TooLarge { bytes } => {
                 (DropReason::TooLarge, bytes, format!("{bytes} bytes are more than an event can hold"))
             }
-            Flaw::Undecodable { words } => (DropReason::MessageType, 0, format!("the message cannot be decoded: {words}")),
+            Flaw::Undecodable { words } => {
+                (DropReason::MessageType, 0, format!("the message cannot be decoded: {words}"))
+            }
         };
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let message_id = Some(message_id.to_string());
@@ -97,7 +99,11 @@ impl ConsumerEvents for Reader {
 /// Whether the broker would drop this message instead of dead-lettering it: by default it does so with
 /// messages that are not persistent, and with those that it has dead-lettered once before.
 fn would_be_destroyed(message: &Message) -> bool {
-    let was_dead_lettered =
-        || message.marshalled_properties.as_ref().is_some_and(|bytes| memmem::find(bytes, FAILURE_CAUSE.as_bytes()).is_some());
+    let was_dead_lettered = || {
+        message
+            .marshalled_properties
+            .as_ref()
+            .is_some_and(|bytes| memmem::find(bytes, FAILURE_CAUSE.as_bytes()).is_some())
+    };
     !message.persistent || was_dead_lettered()
 }

@@ -114,10 +114,9 @@ impl Session {
         match decoder.decode(frame.clone()) {
             Ok(command) => self.obey(command),
             Err(error) => match oversized_dispatch_head(&frame) {
-                Ok(Some(head)) => Action::DeliverHead {
-                    head: Box::new(head),
-                    flaw: Flaw::Undecodable { words: error.to_string() },
-                },
+                Ok(Some(head)) => {
+                    Action::DeliverHead { head: Box::new(head), flaw: Flaw::Undecodable { words: error.to_string() } }
+                }
                 _ => Action::End(ClientError::Protocol { words: error.to_string() }),
             },
         }
