@@ -68,8 +68,7 @@ fn activemq(
 
     let addresses = crate::config::all(addresses.iter().map(Entry::parsed))?;
     let (entry, files) = tls.map_or((engine, None), |(entry, files)| (entry, Some(files)));
-    let connections =
-        Connections::new(name.into(), addresses, files.as_ref()).map_err(|error| entry.report(error))?;
+    let connections = Connections::new(name.into(), addresses, files.as_ref()).map_err(|error| entry.report(error))?;
     Ok(Box::new(move |queue| {
         let settings = Settings {
             queue: queue.queue.parse::<Queue>().map_err(|error| error.to_string())?,

@@ -246,7 +246,10 @@ fn tags_with_our_prefix_act_and_others_are_kept() {
     check_mapping(&tags(r#""esm:dead-letter" = "broker", "esm:strict-consumers" = "true", team = "pizza""#), &[]);
     check_mapping(&tags(r#""esm:header-bytes" = "unsigned", "esm:maximum-concurrency" = "1""#), &[]);
     check_mapping(&tags(r#""esm:event-profile" = "wire""#), &[]);
-    check_mapping(&tags(r#""esm:event-profile" = "seed""#), &[&key("\"esm:event-profile\": must be \"documented\" or")]);
+    check_mapping(
+        &tags(r#""esm:event-profile" = "seed""#),
+        &[&key("\"esm:event-profile\": must be \"documented\" or")],
+    );
     check_mapping(&tags(r#""esm:dead-letter" = "drop""#), &[&key("\"esm:dead-letter\": must be \"broker\"")]);
     check_mapping(&tags(r#""esm:strict-consumers" = true"#), &[&key("\"esm:strict-consumers\": must be a text")]);
     check_mapping(&tags(r#""esm:maximum-concurrency" = "0""#), &[&key("\"esm:maximum-concurrency\": must be from 1")]);
