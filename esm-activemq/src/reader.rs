@@ -46,6 +46,14 @@ impl Reader {
             }
         }
     }
+
+    fn lose(&mut self, cause: SourceError) {
+        self.deliveries = None;
+        if let Some(lost) = self.lost.take() {
+            // Who has ended the session does not ask for its cause.
+            let _ = lost.send(cause);
+        }
+    }
 }
 
 impl ConsumerEvents for Reader {
@@ -83,16 +91,19 @@ impl ConsumerEvents for Reader {
     }
 
     fn prefetch_set(&mut self, prefetch: i32) {
+        if prefetch <= 0 {
+            return self.lose(SourceError::QueueUnsuitable {
+                broker: self.place.broker.clone(),
+                queue: self.place.queue.clone(),
+                words: "the broker's policy sets its prefetch to 0, so that nothing is sent unless it is pulled".into(),
+            });
+        }
         debug!(prefetch, "the broker set another prefetch");
         lock(&self.lending).prefetch_set(prefetch);
     }
 
     fn end(&mut self, cause: ClientError) {
-        self.deliveries = None;
-        if let Some(lost) = self.lost.take() {
-            // Who has ended the session does not ask for its cause.
-            let _ = lost.send(self.place.explain(&cause));
-        }
+        self.lose(self.place.explain(&cause));
     }
 }
 

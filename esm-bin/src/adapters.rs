@@ -154,6 +154,8 @@ pub(crate) fn http(url: &Entry<'_>, _: Duration) -> Result<Arc<dyn Invoke>, Repo
     Err(url.report(format_args!("this build has no backend http; {}", built_in())))
 }
 
+/// What this build has, for who asks for something else.
+#[cfg(not(all(feature = "activemq", feature = "rabbitmq", feature = "http")))]
 fn built_in() -> String {
     let features = if FEATURES.is_empty() { "none at all".into() } else { FEATURES.join(", ") };
     format!("its features are: {features}")

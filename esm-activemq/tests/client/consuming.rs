@@ -6,15 +6,12 @@ use bytes::{BufMut, BytesMut};
 use esm_activemq::{
     client::{AckKind, Acknowledgement, ClientError, Consumer, Flaw, NONE_DELIVERED},
     openwire::{
-        Command, ConnectionError, ConsumerControl, ConsumerId, ExceptionResponse, KeepAliveInfo, Throwable,
-         WireFormat,
+        Command, ConnectionError, ConsumerControl, ConsumerId, ExceptionResponse, KeepAliveInfo, Throwable, WireFormat,
     },
 };
 use tokio::sync::mpsc;
 
-use crate::peer::{
-    Heard, Listener, Listening, Peer, command_id, dispatch, frame, heard, login, message_id, options,
-};
+use crate::peer::{Heard, Listener, Listening, Peer, command_id, dispatch, frame, heard, login, message_id, options};
 
 struct Bench {
     consumer: Consumer,
@@ -28,8 +25,7 @@ impl Bench {
     async fn new() -> Self {
         let (connection, mut peer) = Listener::bind().await.logged_in().await;
         let (sender, mut events) = mpsc::channel(100);
-        let consuming =
-            tokio::spawn(async move { connection.consume(options(), Box::new(Listening(sender))).await });
+        let consuming = tokio::spawn(async move { connection.consume(options(), Box::new(Listening(sender))).await });
         let Command::ConsumerInfo(info) = peer.expect("ConsumerInfo").await else { unreachable!() };
         let id = info.consumer_id.clone().expect("has an id");
         peer.say(dispatch(&id, 1, "early")).await;
@@ -60,7 +56,8 @@ fn standard(first: i64, last: i64) -> Acknowledgement {
 }
 
 fn unmatched(consumer_id: &ConsumerId) -> Throwable {
-    let words = format!("Unmatched acknowledge: MessageAck {{commandId = 5, consumerId = {consumer_id}, firstMessageId = x}}");
+    let words =
+        format!("Unmatched acknowledge: MessageAck {{commandId = 5, consumerId = {consumer_id}, firstMessageId = x}}");
     Throwable { class: Some("javax.jms.JMSException".into()), message: Some(words.into()), ..Throwable::default() }
 }
 
@@ -160,10 +157,8 @@ async fn a_refused_acknowledgement_is_told_to_who_asked_and_the_connection_goes_
 #[tokio::test]
 async fn a_complaint_about_an_acknowledgement_ends_the_consumer_that_it_names_and_no_other() {
     let mut bench = Bench::new().await;
-    let complaint = |id: &ConsumerId| ConnectionError {
-        exception: Some(Box::new(unmatched(id))),
-        ..ConnectionError::default()
-    };
+    let complaint =
+        |id: &ConsumerId| ConnectionError { exception: Some(Box::new(unmatched(id))), ..ConnectionError::default() };
     bench.peer.say(complaint(&ConsumerId { value: 999, ..bench.id.clone() })).await;
     bench.peer.say(dispatch(&bench.id, 2, "untouched")).await;
     assert_eq!(bench.next_text().await, "untouched");
@@ -218,9 +213,8 @@ async fn a_silent_peer_is_noticed_and_a_quiet_one_that_keeps_alive_is_not() {
     let (dialling, mut peer) = listener.dialled().await;
     peer.shake_hands(1_000).await;
     let transport = std::sync::Arc::new(dialling.await.expect("runs").expect("shakes hands"));
-    let opening = tokio::spawn(async move {
-        esm_activemq::client::Connection::open(transport, &login(), "client").await
-    });
+    let opening =
+        tokio::spawn(async move { esm_activemq::client::Connection::open(transport, &login(), "client").await });
     // It keeps alive for longer than it may be silent, and then stops.
     for _ in 0..10 {
         peer.say(KeepAliveInfo::default()).await;

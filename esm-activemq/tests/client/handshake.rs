@@ -179,12 +179,12 @@ async fn a_login_that_is_not_answered_fails_when_the_transport_ends() {
 #[tokio::test]
 async fn bad_bytes_after_the_handshake_end_the_transport_with_an_error() {
     for bytes in [
-        &b"\xff\xff\xff\xff"[..],          // a negative length
-        b"\0\0\0\0",                      // no type
-        b"\x7f\xff\xff\xff\x1e",          // a response of 2 GiB
-        b"\0\0\0\x02\x1e\0",              // a response that is cut off
+        &b"\xff\xff\xff\xff"[..],              // a negative length
+        b"\0\0\0\0",                           // no type
+        b"\x7f\xff\xff\xff\x1e",               // a response of 2 GiB
+        b"\0\0\0\x02\x1e\0",                   // a response that is cut off
         b"\0\0\0\x0b\x1e\0\0\0\0\0\0\0\0\0\0", // a response that goes on
-        b"\0\0\0\x06\x15\0\0\0\0\0",      // a dispatch without a head
+        b"\0\0\0\x06\x15\0\0\0\0\0",           // a dispatch without a head
     ] {
         let listener = Listener::bind().await;
         let (transport, mut peer) = listener.connected().await;
@@ -194,9 +194,6 @@ async fn bad_bytes_after_the_handshake_end_the_transport_with_an_error() {
         bytes.resize(100_000, 0x7f);
         peer.say_bytes(&bytes).await;
         let error = opening.await.expect("runs").err().expect("fails");
-        assert!(
-            matches!(error, ClientError::Protocol { .. } | ClientError::FrameTooLarge { .. }),
-            "{error:?}"
-        );
+        assert!(matches!(error, ClientError::Protocol { .. } | ClientError::FrameTooLarge { .. }), "{error:?}");
     }
 }

@@ -5,7 +5,10 @@
 mod groups;
 mod redelivery;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use esm_core::{
     event::EVENT_SIZE_LIMIT,

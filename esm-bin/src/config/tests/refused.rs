@@ -197,7 +197,6 @@ fn queues_and_virtual_hosts_are_held_to_amqps_length() {
 }
 
 #[test]
-#[cfg(feature = "activemq")]
 fn what_activemq_does_not_know_is_refused() {
     let whole = |mapping: &str| [ACTIVEMQ, SECRET, FUNCTION, MAPPING, mapping].concat();
     let key = "event_source_mappings[0]";
