@@ -84,8 +84,7 @@ async fn main() {
     let login = Login { username, password: password.into() };
     let connection = Connection::open(transport, &login, "consume-openwire").await.expect("logs in");
     let (batches, mut acknowledged) = mpsc::channel(count / batch + 1);
-    let events =
-        Count { batch, in_batch: 0, first: None, before_last: None, batches, received: 0, wanted: count };
+    let events = Count { batch, in_batch: 0, first: None, before_last: None, batches, received: 0, wanted: count };
     let options = ConsumerOptions {
         destination: Destination::Queue(queue.as_str().into()),
         prefetch,

@@ -125,9 +125,7 @@ impl Connections {
         {
             return Err(error.clone());
         }
-        if !alone
-            && let Some(joined) = pool.join(login, client_id).await
-        {
+        if !alone && let Some(joined) = pool.join(login, client_id).await {
             return joined;
         }
         let opened = self.open(login, client_id).await;

@@ -28,9 +28,7 @@ impl Place {
             ClientError::Stopping { .. } => SourceError::BrokerStopping { broker, words },
             ClientError::Lost { .. } | ClientError::Closed => SourceError::ConnectionLost { broker, words },
             ClientError::FrameTooLarge { .. } => SourceError::FrameTooLarge { broker, words },
-            ClientError::ConsumerClosed => {
-                SourceError::ConsumerCancelled { broker, queue: self.queue.clone(), words }
-            }
+            ClientError::ConsumerClosed => SourceError::ConsumerCancelled { broker, queue: self.queue.clone(), words },
             ClientError::AckRefused(_) => SourceError::AckRefused { broker, queue: self.queue.clone(), words },
             ClientError::NotOpenWire { .. }
             | ClientError::Unsendable { .. }

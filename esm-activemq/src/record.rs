@@ -28,7 +28,10 @@ use tokio::time::Instant;
 
 use crate::{
     java,
-    openwire::{BodyError, DecodeError, Destination, Message, MessageDispatch, MessageId, MessageKind, Primitive, Text, properties},
+    openwire::{
+        BodyError, DecodeError, Destination, Message, MessageDispatch, MessageId, MessageKind, Primitive, Text,
+        properties,
+    },
 };
 
 /// Records share buffers of this size, so that a message costs no allocation of its own.

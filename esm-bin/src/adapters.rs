@@ -68,8 +68,7 @@ fn activemq(
 
     let addresses = crate::config::all(addresses.iter().map(Entry::parsed))?;
     let (entry, files) = tls.map_or((engine, None), |(entry, files)| (entry, Some(files)));
-    let connections =
-        Connections::new(name.into(), addresses, files.as_ref()).map_err(|error| entry.report(error))?;
+    let connections = Connections::new(name.into(), addresses, files.as_ref()).map_err(|error| entry.report(error))?;
     Ok(Box::new(move |queue| {
         let settings = Settings {
             queue: queue.queue.parse::<Queue>().map_err(|error| error.to_string())?,
@@ -155,6 +154,8 @@ pub(crate) fn http(url: &Entry<'_>, _: Duration) -> Result<Arc<dyn Invoke>, Repo
     Err(url.report(format_args!("this build has no backend http; {}", built_in())))
 }
 
+/// What this build has, for who asks for something else.
+#[cfg(not(all(feature = "activemq", feature = "rabbitmq", feature = "http")))]
 fn built_in() -> String {
     let features = if FEATURES.is_empty() { "none at all".into() } else { FEATURES.join(", ") };
     format!("its features are: {features}")

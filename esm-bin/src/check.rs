@@ -23,10 +23,13 @@ fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
     let ConfiguredMapping { key, mapping, enabled, virtual_host, broker, function, source, tags } = configured;
     let mut lines = vec![format!("{key}: {}{}", mapping.uuid, if *enabled { "" } else { " (disabled, not started)" })];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<12} {text}"));
-    line("queue", match virtual_host {
-        Some(virtual_host) => format!("{:?} in virtual host {virtual_host:?}", mapping.queue),
-        None => format!("{:?}", mapping.queue),
-    });
+    line(
+        "queue",
+        match virtual_host {
+            Some(virtual_host) => format!("{:?} in virtual host {virtual_host:?}", mapping.queue),
+            None => format!("{:?}", mapping.queue),
+        },
+    );
     line("broker", format!("{} at {}", broker.name, broker.endpoints.join(", ")));
     line("broker ARN", broker.arn.clone());
     line("function", format!("{}, at most {:?} for an invocation", function.name, function.timeout));

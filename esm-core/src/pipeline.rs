@@ -3,12 +3,15 @@
 //! [`Pipeline`] outlives connections, because an invocation may: it keeps its place among the
 //! batches in flight until it ends, and its result settles nothing of a later session.
 
-use std::sync::Arc;
+use std::{
+    pin::pin,
+    sync::{Arc, OnceLock},
+};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{Id, JoinError, JoinSet},
-    time::{Duration, Instant, sleep, sleep_until},
+    time::{Duration, Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, info, warn};
@@ -17,15 +20,13 @@ use crate::{
     batch::{Batch, Batcher, ClosedBy, Room},
     event::{EVENT_SIZE_LIMIT, Envelope},
     failures::Failures,
-    function::Function,
+    function::{Function, Slot},
     groups::Groups,
     invoker::Outcome,
     mapping::{DeadLetter, Mapping, MaximumConcurrency},
     metrics::{DropReason, MappingMetrics},
     retry::{Attempts, Part, Step},
-    source::{
-        Arrival, Consumer, DeadLettered, Delivery, Disposition, Receipt, Session, SourceError, Terms, Unusable,
-    },
+    source::{Arrival, Consumer, DeadLettered, Delivery, Disposition, Receipt, Session, SourceError, Terms, Unusable},
     status::StatusWriter,
 };
 
@@ -147,8 +148,9 @@ impl Pipeline {
             hold_limit,
             failures: unique_ids.then(|| self.failures.clone()),
             drain: drain.clone(),
-            retire: drain.child_token(),
+            retire: CancellationToken::new(),
             over: CancellationToken::new(),
+            untold: OnceLock::new(),
             envelope,
         });
         let _over = lease.over.clone().drop_guard();
@@ -166,6 +168,7 @@ impl Pipeline {
             terms,
             prefetch_limit,
             begun_at: Instant::now(),
+            changes_prefetch: false,
             unsettled: 0,
             parked: 0,
         };
@@ -220,6 +223,9 @@ impl Pipeline {
 /// How long a session lasts at least before it gives way to one with a larger prefetch.
 const SETTLED_IN: Duration = Duration::from_secs(60);
 
+/// How long to wait for a session's own cause when something else says that it is lost.
+const CAUSE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What wakes a session.
 enum Event {
     Drain,
@@ -241,6 +247,8 @@ struct Run<'a> {
     terms: Terms,
     prefetch_limit: u32,
     begun_at: Instant,
+    /// Its prefetch was changed already: that needs no new session.
+    changes_prefetch: bool,
     /// Deliveries taken out of the channel and not yet settled, parked ones included.
     unsettled: usize,
     parked: usize,
@@ -256,7 +264,7 @@ impl Run<'_> {
                 }
                 Event::Finish(result) => {
                     if let Err(error) = self.finish(result) {
-                        return End::Lost(error);
+                        return End::Lost(self.cause_of_loss(error).await);
                     }
                 }
                 Event::Lose(error) => return End::Lost(error),
@@ -287,15 +295,16 @@ impl Run<'_> {
         info!(record_size = self.pipeline.record_size.0, prefetch = terms.prefetch, "changed the prefetch");
         self.prefetch = terms.prefetch as usize;
         self.terms = terms;
-        self.begun_at = Instant::now();
+        self.changes_prefetch = true;
+        self.take_released(); // as much as is parked, more may be taken now
         Ok(true)
     }
 
-    /// Whether half the prefetch would do, or twice as much be better. Each time hands back what
+    /// Whether half the prefetch would do, or twice as much be better. A new session hands back what
     /// was not tried, which quorum queues count: so a wider one waits its time.
     fn has_outgrown_its_terms(&self) -> bool {
         let (now, better) = (self.terms.prefetch, self.pipeline.terms(self.prefetch_limit).prefetch);
-        let has_settled_in = || self.terms.alone || self.begun_at.elapsed() >= SETTLED_IN;
+        let has_settled_in = || self.terms.alone || self.changes_prefetch || self.begun_at.elapsed() >= SETTLED_IN;
         better.saturating_mul(2) < now || (better / 2 >= now && has_settled_in())
     }
 
@@ -338,12 +347,7 @@ impl Run<'_> {
             taken += 1;
             self.unsettled += 1;
             match arrival {
-                Arrival::Delivery(mut delivery) => {
-                    if let Some(failures) = &self.lease.failures {
-                        failures.recall(&mut delivery);
-                    }
-                    self.offer(delivery);
-                }
+                Arrival::Delivery(delivery) => self.offer(delivery),
                 Arrival::Unusable(unusable) => self.give_up(unusable),
             }
             next = if self.may_take() { self.deliveries.try_recv().ok() } else { None };
@@ -354,7 +358,10 @@ impl Run<'_> {
 
     /// Puts a delivery into the open batch, unless its group has to wait.
     fn offer(&mut self, delivery: Delivery) {
-        let Some(delivery) = self.pipeline.groups.admit(delivery) else { return };
+        let Some(mut delivery) = self.pipeline.groups.admit(delivery) else { return };
+        if let Some(failures) = &self.lease.failures {
+            failures.recall(&mut delivery);
+        }
         match self.batcher.make_room(delivery.record.size()) {
             Room::There => self.push(delivery),
             Room::Made(batch) => {
@@ -366,7 +373,9 @@ impl Run<'_> {
             }
             Room::Nowhere => {
                 let size = delivery.record.size();
-                let cause = format!("its record of {size} bytes is too large for an event, which has less than {EVENT_SIZE_LIMIT}");
+                let cause = format!(
+                    "its record of {size} bytes is too large for an event, which has less than {EVENT_SIZE_LIMIT}"
+                );
                 self.give_up(unusable(&delivery, DropReason::TooLarge, cause));
             }
         }
@@ -420,6 +429,9 @@ impl Run<'_> {
 
     fn finish(&mut self, result: Ended) -> Result<(), SourceError> {
         let finished = self.pipeline.note(result)?;
+        if let Some(error) = self.lease.untold.get() {
+            return Err(error.clone());
+        }
         if finished.session_number != self.lease.session_number {
             self.take_released();
             return Ok(()); // its deliveries went back with its session
@@ -454,6 +466,14 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The session's own cause, if it has one: what failed because of the loss may be noticed first.
+    async fn cause_of_loss(&mut self, error: SourceError) -> SourceError {
+        match timeout(CAUSE_PATIENCE, &mut self.lost).await {
+            Ok(Ok(cause)) => cause,
+            Ok(Err(_)) | Err(_) => error,
+        }
+    }
+
     fn show_trouble(&mut self) {
         let status = &self.lease.parts.status;
         match &*self.trouble.borrow_and_update() {
@@ -470,9 +490,10 @@ impl Run<'_> {
 
     /// Ends the session in good order: nothing more is taken or retried, what runs is waited for.
     async fn retire(&mut self) {
-        self.lease.retire.cancel();
         let consumer = self.lease.consumer.clone();
-        match consumer.cancel().await {
+        let cancelled = consumer.cancel().await;
+        self.lease.retire.cancel();
+        match cancelled {
             Ok(()) => self.hand_back_untried().await,
             Err(error) => warn!(%error, "could not stop deliveries in good order; the broker takes them back itself"),
         }
@@ -515,10 +536,9 @@ fn given_up(delivery: &Delivery, reason: DropReason, outcome: &Outcome) -> Unusa
             format!("the function failed with it {deliveries} times, at last with {error_type}: {message}")
         }
         Outcome::TooLarge { reason } => format!("the function's side finds it too large: {reason}"),
-        Outcome::Success
-        | Outcome::Throttled { .. }
-        | Outcome::Unavailable { .. }
-        | Outcome::NotUsable { .. } => String::new(), // never a reason to give a message up
+        Outcome::Success | Outcome::Throttled { .. } | Outcome::Unavailable { .. } | Outcome::NotUsable { .. } => {
+            String::new()
+        } // never a reason to give a message up
     };
     unusable(delivery, reason, cause)
 }
@@ -546,17 +566,23 @@ struct Lease {
     failures: Option<Arc<Failures>>,
     /// Cancelled when nothing more may be invoked.
     drain: CancellationToken,
-    /// Cancelled when nothing more may be invoked a second time.
+    /// Cancelled when nothing more may be invoked a second time, and the broker sends nothing more: what went back
+    /// before would only come again.
     retire: CancellationToken,
     /// Cancelled when the session has ended.
     over: CancellationToken,
+    /// Why the broker could not be told what became of a delivery, which it therefore lends for as long as
+    /// the session lasts.
+    untold: OnceLock<SourceError>,
 }
 
 /// What became of a part of a batch.
 enum Decided {
     Settled,
     Halve(Batch),
-    GiveUp(Unusable),
+    GiveUp(Delivery, Unusable),
+    /// It went back to the broker.
+    Returned,
     /// The session ended first, and its deliveries went back with it.
     Over,
 }
@@ -568,6 +594,7 @@ impl Lease {
         self.observe_age(&batch);
         let mut finished = Finished { session_number: self.session_number, was_batch: true, ..Finished::default() };
         let mut parts = vec![batch];
+        let mut is_over = false;
         while let Some(part) = parts.pop() {
             match self.invoke_until_decided(part).await {
                 Decided::Settled => {}
@@ -575,8 +602,29 @@ impl Lease {
                     let (first, second) = part.halve();
                     parts.extend([second, first]);
                 }
-                Decided::GiveUp(unusable) => finished.parked += self.give_up(&unusable).await,
-                Decided::Over => break,
+                Decided::GiveUp(delivery, unusable) => match self.give_up(&unusable).await {
+                    Some(0) => self.forget(&[delivery]),
+                    Some(parked) => {
+                        finished.parked += parked;
+                        self.remember(&[delivery]); // parked for as long as the session lasts
+                    }
+                    None => {
+                        self.remember(&[delivery]);
+                        is_over = true;
+                    }
+                },
+                Decided::Returned => {
+                    // What is behind it must not overtake it.
+                    for part in parts.drain(..).rev() {
+                        self.give_back(&part, part.most_failed() > 0).await;
+                    }
+                }
+                Decided::Over => is_over = true,
+            }
+            if is_over {
+                for part in parts.drain(..) {
+                    self.remember(part.deliveries());
+                }
             }
         }
         finished.settled = records - finished.parked;
@@ -584,7 +632,7 @@ impl Lease {
     }
 
     async fn give_up_alone(self: Arc<Self>, unusable: Unusable) -> Finished {
-        let parked = self.give_up(&unusable).await;
+        let parked = self.give_up(&unusable).await.unwrap_or(0);
         Finished { session_number: self.session_number, was_batch: false, settled: 1 - parked, parked }
     }
 
@@ -596,7 +644,7 @@ impl Lease {
             let slot = tokio::select! {
                 biased;
                 () = self.over.cancelled() => return self.leave(&part),
-                () = self.drain.cancelled() => return self.give_back(&part, tried).await,
+                () = self.drain.cancelled() => return self.give_back_at_the_end(&part, tried).await,
                 () = self.held_too_long(&part) => return self.give_back_in_time(&part, tried).await,
                 slot = function.admit(mapping.uuid, metrics) => slot,
             };
@@ -604,7 +652,7 @@ impl Lease {
             if part.is_empty() {
                 return Decided::Settled;
             }
-            let outcome = function.invoke(slot, part.event(&self.envelope), metrics).await;
+            let outcome = self.invoke(slot, &part).await;
             let records = part.len() as u64;
             if outcome.ran() {
                 tried = true;
@@ -627,7 +675,8 @@ impl Lease {
                 Step::Halve => return Decided::Halve(part),
                 Step::GiveUp(reason) => {
                     return part.into_deliveries().pop().map_or(Decided::Settled, |delivery| {
-                        Decided::GiveUp(given_up(&delivery, reason, &outcome))
+                        let unusable = given_up(&delivery, reason, &outcome);
+                        Decided::GiveUp(delivery, unusable)
                     });
                 }
                 Step::Retry(delay) => {
@@ -638,6 +687,18 @@ impl Lease {
                 }
             }
         }
+    }
+
+    async fn invoke(&self, slot: Slot, part: &Batch) -> Outcome {
+        let Parts { function, metrics, .. } = &self.parts;
+        let mut invocation = pin!(function.invoke(slot, part.event(&self.envelope), metrics));
+        tokio::select! {
+            biased;
+            outcome = &mut invocation => return outcome,
+            // The messages may come again before this invocation ends.
+            () = self.over.cancelled() => self.remember(part.deliveries()),
+        }
+        invocation.await
     }
 
     /// Waits out a delay, unless the batch has to go back before its end.
@@ -664,8 +725,12 @@ impl Lease {
             warn!(message_id, size, reason, "the message has expired and goes back, for the broker to expire it");
         }
         let receipts: Vec<_> = expired.iter().map(|delivery| delivery.receipt).collect();
-        if let Err(error) = self.consumer.settle(&receipts, Disposition::Expire).await {
-            warn!(%error, "could not hand expired messages back; the broker takes them back itself");
+        match self.consumer.settle(&receipts, Disposition::Expire).await {
+            Ok(()) => self.forget(&expired),
+            Err(error) => {
+                warn!(%error, "could not hand expired messages back; the broker takes them back itself");
+                self.could_not_tell(error);
+            }
         }
     }
 
@@ -686,25 +751,53 @@ impl Lease {
         self.give_back(part, tried).await
     }
 
-    async fn give_back(&self, part: &Batch, tried: bool) -> Decided {
-        let receipts = part.receipts();
-        self.leave(part);
-        self.hand_back(&receipts, tried).await;
-        Decided::Settled
+    /// Gives the part back as soon as the broker sends nothing more.
+    async fn give_back_at_the_end(&self, part: &Batch, tried: bool) -> Decided {
+        tokio::select! {
+            biased;
+            () = self.over.cancelled() => self.leave(part),
+            () = self.retire.cancelled() => self.give_back(part, tried).await,
+        }
     }
 
-    /// The part comes again in another session, and what it has been through counts there.
+    async fn give_back(&self, part: &Batch, tried: bool) -> Decided {
+        self.remember(part.deliveries());
+        self.hand_back(&part.receipts(), tried).await;
+        Decided::Returned
+    }
+
     fn leave(&self, part: &Batch) -> Decided {
-        if let Some(failures) = &self.failures {
-            failures.remember(part);
-        }
+        self.remember(part.deliveries());
         Decided::Over
+    }
+
+    /// They come again, and what they have been through counts then.
+    fn remember(&self, deliveries: &[Delivery]) {
+        if let Some(failures) = &self.failures {
+            failures.remember(deliveries);
+        }
+    }
+
+    /// They never come again.
+    fn forget(&self, deliveries: &[Delivery]) {
+        if let Some(failures) = &self.failures {
+            failures.forget(deliveries);
+        }
+    }
+
+    fn could_not_tell(&self, error: SourceError) {
+        // The first cause says most.
+        let _ = self.untold.set(error);
     }
 
     async fn ack(&self, part: &Batch) -> Decided {
         if let Err(error) = self.consumer.settle(&part.receipts(), Disposition::Ack).await {
             warn!(%error, records = part.len(), "processed, but not acknowledged: these messages come again");
+            self.could_not_tell(error);
             return Decided::Over;
+        }
+        if part.most_failed() > 0 {
+            self.forget(part.deliveries());
         }
         self.parts.metrics.deleted.inc_by(part.len() as u64);
         self.parts.status.processed();
@@ -714,18 +807,20 @@ impl Lease {
     async fn hand_back(&self, receipts: &[Receipt], tried: bool) {
         if let Err(error) = self.consumer.settle(receipts, Disposition::Return { tried }).await {
             warn!(%error, "could not hand messages back; the broker takes them back itself");
+            self.could_not_tell(error);
         }
     }
 
     /// Takes a message that cannot be processed out of the way, and never out of sight. Returns how many are parked
-    /// by that.
-    async fn give_up(&self, unusable: &Unusable) -> usize {
+    /// by that, or `None` if the broker could not be told and the message comes again.
+    async fn give_up(&self, unusable: &Unusable) -> Option<usize> {
         let Parts { mapping, metrics, .. } = &self.parts;
         let Unusable { receipt, message_id, size, reason, cause } = unusable;
         let (queue, label) = (&mapping.queue, reason.as_str());
         let dead_lettered = match mapping.dead_letter {
             DeadLetter::Park => Ok(DeadLettered::NoTarget {
-                why: "no dead-letter target is known; the tag esm:dead-letter = broker says that the queue has one".into(),
+                why: "no dead-letter target is known; the tag esm:dead-letter = broker says that the queue has one"
+                    .into(),
             }),
             DeadLetter::Broker => self.consumer.dead_letter(*receipt, cause).await,
         };
@@ -740,7 +835,7 @@ impl Lease {
                     cause,
                     "this message cannot be processed and was given to the queue's dead-letter target"
                 );
-                0
+                Some(0)
             }
             Ok(DeadLettered::NoTarget { why }) => {
                 error!(
@@ -752,11 +847,12 @@ impl Lease {
                     why,
                     "this message cannot be processed; it stays unacknowledged, since it would be destroyed otherwise"
                 );
-                1
+                Some(1)
             }
             Err(error) => {
                 warn!(queue, message_id, cause, %error, "could not dead-letter a message; it comes again");
-                0
+                self.could_not_tell(error);
+                None
             }
         }
     }

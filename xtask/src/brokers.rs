@@ -6,6 +6,7 @@
 
 mod activemq;
 mod certificates;
+mod engine;
 mod node;
 mod rabbitmq;
 
@@ -14,12 +15,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
-pub(crate) use activemq::classpath;
-pub(crate) use node::{Engine, Node, PrivateNode};
-pub(crate) use rabbitmq::Ports as RabbitmqPorts;
+pub(crate) use engine::{Kind, Settings};
+pub(crate) use node::{Node, PrivateNode};
 
-use node::Settings;
-
+use crate::packages;
 use crate::process::Process;
 use crate::workspace;
 
@@ -29,10 +28,14 @@ pub(crate) enum Command {
     Up {
         #[command(flatten)]
         place: Place,
-        /// For RabbitMQ a further line of rabbitmq.conf, for ActiveMQ connector=OPTION, policy=XML, store=FOLDER or
-        /// jit=full; may be given several times
+        /// RabbitMQ: a further line of rabbitmq.conf. ActiveMQ: KEY=VALUE with one of the keys broker (an attribute
+        /// of the broker), policy (a policyEntry instead of ours), plugin (its element), connector (an option of
+        /// the OpenWire connectors), tls (an option of the one over TLS). May be given several times
         #[arg(long = "conf", value_name = "LINE")]
         conf: Vec<String>,
+        /// ActiveMQ: also start a standby on the same store, as the node `standby` inside this one's folder
+        #[arg(long)]
+        standby: bool,
         /// End the node when this process is gone
         #[arg(long, value_name = "PID")]
         parent_pid: Option<u32>,
@@ -45,9 +48,11 @@ pub(crate) enum Command {
     Stop(Place),
     /// Kill a node as a power cut would; its data stays
     Kill(Place),
-    /// Halt a node's process, so that it neither speaks nor listens
+    /// Let a node hang: it does nothing, and its connections stay open
+    #[command(hide = true)]
     Pause(Place),
-    /// Let a halted node go on
+    /// Let it go on
+    #[command(hide = true)]
     Resume(Place),
     /// End a node and remove its folder
     Down(Place),
@@ -64,10 +69,10 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct Place {
-    /// Which kind of broker
-    #[arg(value_enum, default_value = "rabbitmq")]
-    engine: Engine,
-    /// The node's folder [default: in cargo's target folder, brokers/ and the kind]
+    /// Which one; a folder that holds a node says so itself
+    #[arg(default_value = "rabbitmq")]
+    kind: Kind,
+    /// The node's folder [default: brokers/KIND in cargo's target folder]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -76,47 +81,52 @@ impl Place {
     fn folder(&self) -> Result<PathBuf> {
         let folder = match &self.dir {
             Some(dir) => dir.clone(),
-            None => workspace::target_dir()?.join("brokers").join(self.engine.name()),
+            None => workspace::target_dir()?.join("brokers").join(self.kind.name()),
         };
         std::path::absolute(&folder).with_context(|| format!("cannot use the folder {}", folder.display()))
+    }
+
+    fn node(&self) -> Result<Node> {
+        Node::open(&self.folder()?)
     }
 }
 
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
-        Command::Up { place, conf, parent_pid } => up(place.engine, &place.folder()?, &Settings { conf, parent_pid }),
-        Command::Env(place) => print_environment(&Node::open(&place.folder()?)?),
-        Command::Start(place) => start(&place.folder()?),
-        Command::Stop(place) => Node::open(&place.folder()?)?.stop(),
-        Command::Kill(place) => Node::open(&place.folder()?)?.kill(),
-        Command::Pause(place) => Node::open(&place.folder()?)?.pause(),
-        Command::Resume(place) => Node::open(&place.folder()?)?.resume(),
-        Command::Down(place) => Node::open(&place.folder()?)?.down(),
+        Command::Up { place, conf, standby, parent_pid } => {
+            let settings = Settings { conf, parent_pid, standby, ..Settings::of(place.kind) };
+            up(&place.folder()?, &settings)
+        }
+        Command::Env(place) => print_environment(&place.node()?),
+        Command::Start(place) => start(place.node()?),
+        Command::Stop(place) => place.node()?.stop(),
+        Command::Kill(place) => place.node()?.kill(),
+        Command::Pause(place) => place.node()?.pause(),
+        Command::Resume(place) => place.node()?.resume(),
+        Command::Down(place) => place.node()?.down(),
         Command::Watch { place, parent_pid } => watch(&place.folder()?, parent_pid),
     }
 }
 
-fn up(engine: Engine, folder: &Path, settings: &Settings) -> Result<()> {
-    engine.install()?;
+fn up(folder: &Path, settings: &Settings) -> Result<()> {
+    packages::ensure(settings.kind.packages())?;
     let node = match Node::open(folder) {
         Ok(node) if node.is_running() => {
             eprintln!("this node is up already");
             node
         }
-        _ => Node::up(engine, folder, settings)?,
+        _ => Node::up(folder, settings)?,
     };
     print_environment(&node)
 }
 
-fn start(folder: &Path) -> Result<()> {
-    let mut node = Node::open(folder)?;
+fn start(mut node: Node) -> Result<()> {
     node.start()?;
     print_environment(&node)
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "every command ends alike")]
 fn print_environment(node: &Node) -> Result<()> {
-    print!("{}", node.exports());
+    print!("{}", node.exports()?);
     Ok(())
 }
 

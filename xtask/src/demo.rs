@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::brokers::{Engine, Node, PrivateNode, RabbitmqPorts};
+use crate::brokers::{Kind, Node, PrivateNode, Settings};
 use crate::http;
 use crate::interrupt::Interrupt;
 use crate::packages;
@@ -45,19 +45,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::hold()?;
     let folder = tempfile::Builder::new().prefix("esm-demo-").tempdir()?;
     say("Starting a RabbitMQ of our own, on free ports and in a temporary folder. This takes some seconds.");
-    let node = PrivateNode::up(Engine::Rabbitmq, &folder.path().join("rabbitmq"), &[])?;
+    let node = PrivateNode::up(&folder.path().join("rabbitmq"), Settings::of(Kind::Rabbitmq))?;
     show(&programs, &node, folder.path(), arguments.once, &interrupt)
 }
 
 fn show(programs: &Programs, node: &Node, folder: &Path, once: bool, interrupt: &Interrupt) -> Result<()> {
-    let ports = node.rabbitmq_ports()?;
-    let publish = |options: &[&str]| services::publish(programs, ports.amqp, QUEUE, options);
+    let publish = |options: &[&str]| services::publish(programs, node.rabbitmq()?.amqp_port(), QUEUE, options);
     publish(&["--declare", "quorum", "--count", "0"])?;
     say("A sample function listens behind a Lambda-compatible URL. It will fail its first invocation on purpose.");
     let function = Function::start(programs, &["--fail-first", "1"], interrupt)?;
 
     let mapping = services::mapping(QUEUE, "batch_size = 5\nmaximum_batching_window_in_seconds = 1\n");
-    let configuration = services::configuration(ports.amqp, &function.url(), &[mapping]);
+    let configuration = services::configuration(node.rabbitmq()?.amqp_port(), &function.url(), &[mapping]);
     say("esm gets this configuration, and begins to read the queue `orders`:");
     println!("{configuration}");
     let mut esm = Esm::start(programs, folder, &configuration)?;
@@ -74,11 +73,12 @@ fn show(programs: &Programs, node: &Node, folder: &Path, once: bool, interrupt: 
     say("Every message has arrived, and only then left the broker. esm's metrics say so too:");
     show_metrics(&esm)?;
     if !once {
-        wait_for_end(ports, &esm, interrupt)?;
+        wait_for_end(node, &esm, interrupt)?;
     }
     esm.stop()?;
     say("esm has stopped. The broker is asked for whatever is left in the queue, and answers:");
-    let rest = http::post(ports.management, &format!("/api/queues/%2F/{QUEUE}/get"), ASK_FOR_MESSAGES)?;
+    let rest =
+        http::post(node.rabbitmq()?.management_port(), &format!("/api/queues/%2F/{QUEUE}/get"), ASK_FOR_MESSAGES)?;
     println!("{rest}");
     ensure!(rest.trim() == "[]", "the queue is not empty");
     say("Nothing: the queue is empty. That was all.");
@@ -103,14 +103,14 @@ fn show_metrics(esm: &Esm) -> Result<()> {
     Ok(())
 }
 
-fn wait_for_end(ports: RabbitmqPorts, esm: &Esm, interrupt: &Interrupt) -> Result<()> {
+fn wait_for_end(node: &Node, esm: &Esm, interrupt: &Interrupt) -> Result<()> {
     say(&format!(
         "All of this keeps running until you press Ctrl-C. Look around, or publish more:\n  \
          metrics: http://127.0.0.1:{}/metrics\n  broker: http://127.0.0.1:{} (guest, guest)\n  \
          cargo run -p esm-rabbitmq --example publish -- --url amqp://127.0.0.1:{} --queue {QUEUE} --count 3",
         esm.port(),
-        ports.management,
-        ports.amqp,
+        node.rabbitmq()?.management_port(),
+        node.rabbitmq()?.amqp_port(),
     ));
     wait::until("Ctrl-C", Duration::MAX, || Ok(interrupt.asked()))
 }

@@ -42,11 +42,11 @@ pub(crate) const RABBITMQ: [Need; 2] = [
     Need { package: "rabbitmq-server", sign: Sign::File("/usr/lib/rabbitmq/bin/rabbitmq-server") },
 ];
 
-/// To run private ActiveMQ nodes and the Java client beside them.
+/// To run private ActiveMQ nodes, and the tool in Java that sends to them and reads from them.
 pub(crate) const ACTIVEMQ: [Need; 4] = [
     Need { package: "openssl", sign: Sign::Program("openssl") },
     Need { package: "activemq", sign: Sign::File("/usr/share/java/activemq-broker.jar") },
-    Need { package: "default-jre-headless", sign: Sign::Program("keytool") },
+    Need { package: "default-jre-headless", sign: Sign::Program("java") },
     Need { package: "default-jdk-headless", sign: Sign::Program("javac") },
 ];
 
@@ -63,7 +63,10 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    let mut packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    // Two engines may need the same.
+    packages.sort_unstable();
+    packages.dedup();
     install(&packages)?;
     match missing.iter().find(|need| !is_there(need.sign)) {
         Some(need) => bail!("`{}` was installed and still does not work", need.package),

@@ -72,18 +72,14 @@ impl Process {
         wait::until(&what, GRACE, || Ok(!self.is_alive()))
     }
 
-    /// Halts it.
-    pub(crate) fn pause(self) -> Result<()> {
+    /// Stops it where it is, without ending it.
+    pub(crate) fn pause(self) {
         self.signal(Signal::STOP);
-        let what = format!("process {} to halt", self.pid);
-        wait::until(&what, GRACE, || Ok(Stat::read(self.pid).is_none_or(|stat| stat.is_halted())))
     }
 
-    /// Lets it go on.
-    #[expect(clippy::unnecessary_wraps, reason = "every command to a process ends alike")]
-    pub(crate) fn resume(self) -> Result<()> {
+    /// Lets it go on after a pause.
+    pub(crate) fn resume(self) {
         self.signal(Signal::CONT);
-        Ok(())
     }
 
     /// A process that is already gone needs no signal: that is not an error.
@@ -142,10 +138,6 @@ impl Stat {
     /// A zombie has ended; whether its parent has noticed does not matter here.
     fn is_dead(&self) -> bool {
         matches!(self.state.as_str(), "Z" | "X")
-    }
-
-    fn is_halted(&self) -> bool {
-        self.state == "T"
     }
 }
 

@@ -80,14 +80,16 @@ impl Connection {
     }
 
     /// Begins to consume. What the broker lends may arrive before this returns.
-    pub async fn consume(self, options: ConsumerOptions, events: Box<dyn ConsumerEvents>) -> Result<Consumer, ClientError> {
+    pub async fn consume(
+        self,
+        options: ConsumerOptions,
+        events: Box<dyn ConsumerEvents>,
+    ) -> Result<Consumer, ClientError> {
         let value = self.transport.new_consumer_value();
-        let id =
-            ConsumerId { connection_id: self.id.value.clone(), session_id: self.session_id.value, value };
+        let id = ConsumerId { connection_id: self.id.value.clone(), session_id: self.session_id.value, value };
         self.transport.register(value, events);
         let registration = Registration { transport: self.transport.clone(), value };
-        let consumer =
-            Consumer { id, destination: options.destination.clone(), registration, connection: self };
+        let consumer = Consumer { id, destination: options.destination.clone(), registration, connection: self };
         let answer = consumer.connection.transport.ask("ConsumerInfo", |command_id| {
             Command::ConsumerInfo(ConsumerInfo {
                 command_id,
@@ -321,9 +323,10 @@ impl Producer {
             broker_sequence_id: 0,
         });
         message.response_required = true;
-        let answer = self.connection.transport.ask("a message", |command_id| {
-            Command::Message(Message { command_id, ..message })
-        });
+        let answer = self
+            .connection
+            .transport
+            .ask("a message", |command_id| Command::Message(Message { command_id, ..message }));
         answer.within(SEND).await
     }
 

@@ -114,10 +114,9 @@ impl Session {
         match decoder.decode(frame.clone()) {
             Ok(command) => self.obey(command),
             Err(error) => match oversized_dispatch_head(&frame) {
-                Ok(Some(head)) => Action::DeliverHead {
-                    head: Box::new(head),
-                    flaw: Flaw::Undecodable { words: error.to_string() },
-                },
+                Ok(Some(head)) => {
+                    Action::DeliverHead { head: Box::new(head), flaw: Flaw::Undecodable { words: error.to_string() } }
+                }
                 _ => Action::End(ClientError::Protocol { words: error.to_string() }),
             },
         }
@@ -196,6 +195,11 @@ impl Session {
         encoder.encode(command, &mut self.output)?;
         self.inactivity.said = true;
         Ok(())
+    }
+
+    /// Whether there is something to be sent.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.output.is_empty()
     }
 
     /// Hands over what is to be sent. `sent` is what the last call handed over, to be used again.

@@ -408,7 +408,13 @@ impl Reader {
             }
             let action = match split_frame(&mut self.buffer, talk.session.frame_limit()) {
                 Ok(Some(frame)) => talk.session.handle(frame),
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    // Some frames are answered at once.
+                    if talk.session.has_output() {
+                        shared.flush.notify_one();
+                    }
+                    return Ok(());
+                }
                 Err(error) if self.opened.is_some() => return Err(self.not_openwire(&error)),
                 Err(FrameError::TooLong { length, .. }) => {
                     let head = (self.buffer.len() - 4).min(HEAD);

@@ -3,6 +3,8 @@
 
 use bytes::Bytes;
 
+#[cfg(test)]
+use super::sample::{Sample, Source};
 use super::{
     destination::Destination,
     error::{DecodeError, EncodeError, Problem},

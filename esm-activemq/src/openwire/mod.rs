@@ -46,6 +46,8 @@ mod kinds;
 mod message;
 mod primitive;
 mod reader;
+#[cfg(test)]
+mod sample;
 mod table;
 mod text;
 mod throwable;

@@ -1,8 +1,25 @@
 //! Connections that were recorded between real programs.
 
-use esm_activemq::openwire::{Command, Decoder, WireFormat};
+use esm_activemq::openwire::{Decoder, WireFormat};
 
-use crate::vectors::{self, DIRECTIONS, PREFIX};
+use crate::{
+    expected::{actual, expected},
+    vectors::{self, DIRECTIONS, PREFIX},
+};
+
+#[test]
+fn recorded_connections_mean_what_was_written_down_with_them() {
+    for capture in vectors::captures() {
+        for direction in DIRECTIONS {
+            let commands = vectors::commands(&capture, direction);
+            let expected = expected(&capture, direction);
+            assert_eq!(commands.len(), expected.len());
+            for (command, expected) in commands.iter().zip(expected) {
+                assert_eq!(actual(command), expected, "{} {direction}", capture.display());
+            }
+        }
+    }
+}
 
 #[test]
 fn recorded_connections_without_a_cache_are_written_as_they_were_read() {

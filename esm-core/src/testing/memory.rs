@@ -27,8 +27,11 @@ pub struct MemoryQueue(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
+    published: u64,
     ready: VecDeque<Message>,
     refusals: VecDeque<SourceError>,
+    /// What settling fails with.
+    unheard: VecDeque<SourceError>,
     /// Ids and causes.
     dead_letters: Vec<(String, String)>,
     acked: Vec<String>,
@@ -57,6 +60,8 @@ struct Open {
 
 #[derive(Clone)]
 struct Message {
+    /// Its place in the queue.
+    number: u64,
     id: String,
     padding: usize,
     redelivered: bool,
@@ -68,7 +73,7 @@ struct Message {
 
 impl Message {
     fn new(id: String) -> Self {
-        Self { id, padding: 0, redelivered: false, time_to_live: None, group: None, flaw: None }
+        Self { number: 0, id, padding: 0, redelivered: false, time_to_live: None, group: None, flaw: None }
     }
 
     fn arrival(&self, receipt: Receipt) -> Arrival {
@@ -110,10 +115,11 @@ impl MemoryQueue {
         self.publish_all(ids.into_iter().map(|id| Message { padding, time_to_live, ..Message::new(id.to_string()) }));
     }
 
-    /// Publishes messages of a group.
-    pub fn publish_group<I: ToString>(&self, group: &str, ids: impl IntoIterator<Item = I>) {
+    /// Publishes messages of a group, with padding.
+    pub fn publish_group<I: ToString>(&self, group: &str, ids: impl IntoIterator<Item = I>, padding: usize) {
         let group = Some(Group(group.into()));
-        self.publish_all(ids.into_iter().map(|id| Message { group: group.clone(), ..Message::new(id.to_string()) }));
+        let message = |id: I| Message { group: group.clone(), padding, ..Message::new(id.to_string()) };
+        self.publish_all(ids.into_iter().map(message));
     }
 
     /// Publishes a message of which no record can be made.
@@ -123,7 +129,11 @@ impl MemoryQueue {
 
     fn publish_all(&self, messages: impl IntoIterator<Item = Message>) {
         let mut inner = self.lock();
-        inner.ready.extend(messages);
+        for message in messages {
+            inner.published += 1;
+            let number = inner.published;
+            inner.ready.push_back(Message { number, ..message });
+        }
         inner.lend();
     }
 
@@ -140,6 +150,11 @@ impl MemoryQueue {
     /// The next attempts to connect fail so.
     pub fn refuse(&self, errors: impl IntoIterator<Item = SourceError>) {
         self.lock().refusals.extend(errors);
+    }
+
+    /// The next attempts to settle fail so, and settle nothing.
+    pub fn refuse_to_settle(&self, errors: impl IntoIterator<Item = SourceError>) {
+        self.lock().unheard.extend(errors);
     }
 
     /// Sessions opened from now on have this limit.
@@ -193,6 +208,13 @@ impl MemoryQueue {
         self.lock().ready.iter().map(|message| message.id.clone()).collect()
     }
 
+    /// Whether the message is still there, lent or not.
+    pub fn holds(&self, id: &str) -> bool {
+        let inner = self.lock();
+        let lent = inner.session.iter().flat_map(|session| session.unsettled.values());
+        lent.chain(&inner.ready).any(|message| message.id == id)
+    }
+
     /// How many messages are lent now.
     pub fn unsettled(&self) -> usize {
         self.lock().session.as_ref().map_or(0, |session| session.unsettled.len())
@@ -236,9 +258,15 @@ impl Inner {
     fn take_back(&mut self) -> Option<Open> {
         let mut session = self.session.take()?;
         for (_, message) in std::mem::take(&mut session.unsettled).into_iter().rev() {
-            self.ready.push_front(Message { redelivered: true, ..message });
+            self.take_again(message);
         }
         Some(session)
+    }
+
+    /// Puts a message where it was in the queue.
+    fn take_again(&mut self, message: Message) {
+        let at = self.ready.partition_point(|other| other.number < message.number);
+        self.ready.insert(at, Message { redelivered: true, ..message });
     }
 
     fn session(&mut self, number: u64) -> Result<&mut Open, SourceError> {
@@ -246,7 +274,9 @@ impl Inner {
     }
 
     fn settle(&mut self, number: u64, receipts: &[Receipt], how: Disposition) -> Result<(), SourceError> {
-        let mut returned = Vec::new();
+        if let Some(error) = self.unheard.pop_front() {
+            return Err(error);
+        }
         for receipt in receipts {
             let message = self.session(number)?.unsettled.remove(&receipt.0).expect("a receipt is settled once");
             match how {
@@ -254,18 +284,18 @@ impl Inner {
                 Disposition::Expire => self.expired.push(message.id),
                 Disposition::Return { tried } => {
                     self.returned.push((message.id.clone(), tried));
-                    returned.push(Message { redelivered: true, ..message });
+                    self.take_again(message);
                 }
             }
-        }
-        for message in returned.into_iter().rev() {
-            self.ready.push_front(message);
         }
         self.lend();
         Ok(())
     }
 
     fn dead_letter(&mut self, number: u64, receipt: Receipt, cause: &str) -> Result<DeadLettered, SourceError> {
+        if let Some(error) = self.unheard.pop_front() {
+            return Err(error);
+        }
         if self.destroys_dead_letters {
             return Ok(DeadLettered::NoTarget { why: "it would be destroyed".into() });
         }

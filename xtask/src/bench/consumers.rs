@@ -25,17 +25,17 @@ pub(super) struct Job<'a> {
 pub(super) const LIMIT: Duration = Duration::from_mins(10);
 
 pub(super) fn lapin_arguments(lab: &Lab, job: &Job) -> Vec<String> {
-    let url = format!("--url=amqp://guest:guest@127.0.0.1:{}/%2f", lab.ports.amqp);
+    let url = format!("--url=amqp://guest:guest@127.0.0.1:{}/%2f", lab.amqp_port);
     [vec![url], options(job)].concat()
 }
 
 pub(super) fn amqprs_arguments(lab: &Lab, job: &Job) -> Vec<String> {
-    [vec![format!("--port={}", lab.ports.amqp)], options(job)].concat()
+    [vec![format!("--port={}", lab.amqp_port)], options(job)].concat()
 }
 
 pub(super) fn librabbitmq_arguments(lab: &Lab, job: &Job) -> Vec<String> {
     let Job { queue, count, prefetch } = job;
-    vec![lab.ports.amqp.to_string(), (*queue).to_owned(), count.to_string(), prefetch.to_string()]
+    vec![lab.amqp_port.to_string(), (*queue).to_owned(), count.to_string(), prefetch.to_string()]
 }
 
 fn options(job: &Job) -> Vec<String> {

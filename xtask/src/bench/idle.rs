@@ -43,6 +43,6 @@ pub(super) fn run() -> Result<()> {
 
 /// As the broker counts them.
 fn connections(lab: &Lab) -> Result<f64> {
-    let page: Value = serde_json::from_str(&http::get(lab.ports.management, "/api/connections")?)?;
+    let page: Value = serde_json::from_str(&http::get(lab.node.rabbitmq()?.management_port(), "/api/connections")?)?;
     Ok(page.as_array().context("the broker lists no connections")?.len() as f64)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tempfile::TempDir;
 
-use crate::brokers::{Engine, PrivateNode, RabbitmqPorts};
+use crate::brokers::{Kind, PrivateNode, Settings};
 use crate::http;
 use crate::interrupt::Interrupt;
 use crate::packages;
@@ -15,7 +15,7 @@ use crate::services::{self, Programs};
 pub(super) struct Lab {
     // Fields are dropped in this order: the node before its folder, the signals last.
     pub(super) node: PrivateNode,
-    pub(super) ports: RabbitmqPorts,
+    pub(super) amqp_port: u16,
     folder: TempDir,
     pub(super) programs: Programs,
     pub(super) interrupt: Interrupt,
@@ -27,9 +27,9 @@ impl Lab {
         let programs = Programs::build("release", &["--release"])?;
         let interrupt = Interrupt::hold()?;
         let folder = tempfile::Builder::new().prefix("esm-bench-").tempdir()?;
-        let node = PrivateNode::up(Engine::Rabbitmq, &folder.path().join("rabbitmq"), &[])?;
-        let ports = node.rabbitmq_ports()?;
-        Ok(Self { node, ports, folder, programs, interrupt })
+        let node = PrivateNode::up(&folder.path().join("rabbitmq"), Settings::of(Kind::Rabbitmq))?;
+        let amqp_port = node.rabbitmq()?.amqp_port();
+        Ok(Self { node, amqp_port, folder, programs, interrupt })
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -50,15 +50,15 @@ impl Lab {
     }
 
     pub(super) fn publish(&self, queue: &str, options: &[&str]) -> Result<()> {
-        services::publish(&self.programs, self.ports.amqp, queue, options)
+        services::publish(&self.programs, self.amqp_port, queue, options)
     }
 
     pub(super) fn remove(&self, queue: &str) -> Result<()> {
-        http::delete(self.ports.management, &format!("/api/queues/%2F/{queue}"))
+        http::delete(self.node.rabbitmq()?.management_port(), &format!("/api/queues/%2F/{queue}"))
     }
 
     pub(super) fn configuration(&self, function_url: &str, mappings: &[String]) -> String {
-        services::configuration(self.ports.amqp, function_url, mappings)
+        services::configuration(self.amqp_port, function_url, mappings)
     }
 }
 

@@ -1,7 +1,7 @@
-//! One broker in one folder, of whatever kind.
+//! One broker in one folder: what is the same for every engine.
 //!
-//! `node.json` says which ports it has and which processes belong to it; a folder without that file is none of
-//! ours and is never removed.
+//! `node.json` says which engine it is, which ports it has and which processes belong to it; a folder without
+//! that file is none of ours and is never removed.
 
 use std::env;
 use std::fs::{self, File};
@@ -12,66 +12,29 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{activemq, rabbitmq};
-use crate::packages;
+use super::activemq::Activemq;
+use super::engine::{Engine, Settings};
+use super::rabbitmq::Rabbitmq;
 use crate::process::{self, Process};
 use crate::wait;
 
-/// A node needs eight seconds on a quiet machine with two cores, nearly all of it CPU time.
+/// RabbitMQ needs eight seconds on a quiet machine with two cores, ActiveMQ two, nearly all of it CPU time.
 const START_LIMIT: Duration = Duration::from_mins(3);
 
 /// How often `up` tries, should somebody take a port in between.
 const ATTEMPTS: usize = 3;
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Engine {
-    Rabbitmq,
-    Activemq,
-}
-
-impl Engine {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Rabbitmq => "rabbitmq",
-            Self::Activemq => "activemq",
-        }
-    }
-
-    /// Makes sure that its program is there.
-    pub(crate) fn install(self) -> Result<()> {
-        match self {
-            Self::Rabbitmq => packages::ensure(&packages::RABBITMQ),
-            Self::Activemq => packages::ensure(&packages::ACTIVEMQ),
-        }
-    }
-}
-
-/// What the person who starts a node may choose.
-#[derive(Clone, Default)]
-pub(crate) struct Settings {
-    /// Further lines of its configuration: of `rabbitmq.conf`, or what `activemq::Choices` understands.
-    pub(crate) conf: Vec<String>,
-    /// The node ends when this process does.
-    pub(crate) parent_pid: Option<u32>,
-}
-
-/// What is special to each kind.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(tag = "engine", rename_all = "lowercase")]
-enum Kind {
-    Rabbitmq(rabbitmq::Ports),
-    Activemq(activemq::Ports),
-}
+/// Where a node keeps the one that takes over when it is gone.
+const STANDBY: &str = "standby";
 
 #[derive(Serialize, Deserialize)]
 struct State {
-    kind: Kind,
+    #[serde(flatten)]
+    engine: Engine,
+    /// The broker itself.
     broker: Option<Process>,
-    /// Erlang's name service. It outlives the broker, so we start it ourselves and know its id.
-    epmd: Option<Process>,
     /// Ends the node when the process it was started for is gone.
     watcher: Option<Process>,
 }
@@ -83,17 +46,29 @@ pub(crate) struct Node {
 
 impl Node {
     /// A new node, ready for use.
-    pub(crate) fn up(engine: Engine, folder: &Path, settings: &Settings) -> Result<Self> {
+    pub(crate) fn up(folder: &Path, settings: &Settings) -> Result<Self> {
+        let node = Self::up_alone(folder, settings)?;
+        if settings.standby {
+            let standby = Settings { standby: false, parent_pid: None, shares_store: true, ..settings.clone() };
+            // The node's own watcher and its own end take care of this one too.
+            if let Err(error) = Self::up_alone(&folder.join(STANDBY), &standby) {
+                node.down()?;
+                return Err(error);
+            }
+        }
+        Ok(node)
+    }
+
+    fn up_alone(folder: &Path, settings: &Settings) -> Result<Self> {
         let mut attempt = 1;
         loop {
-            let mut node = Self::create(engine, folder, settings)?;
+            let mut node = Self::create(folder, settings)?;
             let Err(error) = node.start() else {
                 return Ok(node);
             };
-            let log = node.log();
-            let is_taken = log.contains("eaddrinuse") || log.contains("Address already in use");
+            let again = attempt < ATTEMPTS && node.log().contains(node.broker().complaint_about_a_port());
             node.down()?;
-            if !is_taken || attempt == ATTEMPTS {
+            if !again {
                 return Err(error);
             }
             eprintln!("somebody took a port of the node; trying others");
@@ -103,39 +78,39 @@ impl Node {
 
     /// The node in this folder, running or not.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
+        match Self::find(folder)? {
+            Some(node) => Ok(node),
+            None => bail!("there is no node in {}; `brokers up` makes one", folder.display()),
+        }
+    }
+
+    fn find(folder: &Path) -> Result<Option<Self>> {
         let text = match fs::read_to_string(folder.join("node.json")) {
             Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                bail!("there is no node in {}; `brokers up` makes one", folder.display())
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot read {}", folder.display()));
             }
         };
         let state =
             serde_json::from_str(&text).with_context(|| format!("node.json in {} is damaged", folder.display()))?;
-        Ok(Self { folder: folder.to_owned(), state })
+        Ok(Some(Self { folder: folder.to_owned(), state }))
     }
 
     pub(crate) fn is_running(&self) -> bool {
         self.state.broker.is_some_and(Process::is_alive)
     }
 
-    /// Starts the node on whatever data it has, and waits until it can be used, or stands by for another.
+    /// Starts the node on whatever data it has, and waits until it answers, or waits to take over.
     pub(crate) fn start(&mut self) -> Result<()> {
         ensure!(!self.is_running(), "the node in {} is running already", self.folder.display());
-        let log = self.log_file("broker.log")?;
-        self.state.broker = Some(match &self.state.kind {
-            Kind::Rabbitmq(ports) => {
-                if !self.state.epmd.is_some_and(Process::is_alive) {
-                    self.state.epmd = Some(rabbitmq::spawn_epmd(*ports, self.log_file("epmd.log")?, START_LIMIT)?);
-                }
-                rabbitmq::spawn_broker(&self.folder, *ports, log)?
-            }
-            Kind::Activemq(_) => activemq::spawn_broker(&self.folder, log)?,
-        });
+        let said_before = self.log().len();
+        let broker = self.state.engine.broker_mut().spawn(&self.folder);
+        // Also after a failure: what was started beside the broker must be known to be ended.
+        self.state.broker = broker.as_ref().ok().copied();
         self.save()?;
-        wait::until("the node to answer", START_LIMIT, || self.is_ready())
+        broker?;
+        wait::until("the node to answer", START_LIMIT, || self.is_ready(said_before))
     }
 
     /// Stops the broker in good order; its data stays.
@@ -148,10 +123,25 @@ impl Node {
         self.state.broker.map_or(Ok(()), Process::kill)
     }
 
+    /// Lets the broker do nothing at all, as a machine that hangs does: its connections stay open.
+    pub(crate) fn pause(&self) -> Result<()> {
+        self.process()?.pause();
+        Ok(())
+    }
+
+    /// Lets a paused broker go on.
+    pub(crate) fn resume(&self) -> Result<()> {
+        self.process()?.resume();
+        Ok(())
+    }
+
     /// Ends everything that belongs to the node and removes its folder.
     pub(crate) fn down(&self) -> Result<()> {
-        let State { broker, epmd, watcher, .. } = self.state;
-        for process in [broker, epmd, watcher].into_iter().flatten() {
+        if let Some(standby) = Self::find(&self.folder.join(STANDBY))? {
+            standby.down()?;
+        }
+        let State { broker, watcher, .. } = self.state;
+        for process in [broker, self.broker().helper(), watcher].into_iter().flatten() {
             // The watcher itself may be the one who does this.
             if process != Process::current()? {
                 process.kill()?;
@@ -160,103 +150,77 @@ impl Node {
         fs::remove_dir_all(&self.folder).with_context(|| format!("cannot remove {}", self.folder.display()))
     }
 
-    /// Halts it, so that it neither speaks nor listens.
-    pub(crate) fn pause(&self) -> Result<()> {
-        self.state.broker.map_or(Ok(()), Process::pause)
-    }
-
-    /// Lets it go on.
-    pub(crate) fn resume(&self) -> Result<()> {
-        self.state.broker.map_or(Ok(()), Process::resume)
-    }
-
     /// What tests read to find the node.
-    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
-        match &self.state.kind {
-            Kind::Rabbitmq(ports) => rabbitmq::environment(&self.folder, *ports),
-            Kind::Activemq(ports) => activemq::environment(&self.folder, *ports),
-        }
+    pub(crate) fn environment(&self) -> Result<Vec<(&'static str, String)>> {
+        self.broker().environment(&self.folder)
     }
 
-    /// Erlang or Java itself.
+    /// The same as lines for a shell.
+    pub(crate) fn exports(&self) -> Result<String> {
+        let quoted = |value: &str| format!("'{}'", value.replace('\'', r"'\''"));
+        let line = |(name, value): (&str, String)| format!("export {name}={}\n", quoted(&value));
+        Ok(self.environment()?.into_iter().map(line).collect())
+    }
+
+    /// The broker itself.
     pub(crate) fn process(&self) -> Result<Process> {
         self.state.broker.context("the node was never started")
     }
 
-    /// Where it speaks AMQP, and where its management answers.
-    pub(crate) fn rabbitmq_ports(&self) -> Result<rabbitmq::Ports> {
-        match self.state.kind {
-            Kind::Rabbitmq(ports) => Ok(ports),
-            Kind::Activemq(_) => bail!("{} is no RabbitMQ", self.folder.display()),
+    /// The node's RabbitMQ, for whoever knows that it is one.
+    pub(crate) fn rabbitmq(&self) -> Result<&Rabbitmq> {
+        match &self.state.engine {
+            Engine::Rabbitmq(rabbitmq) => Ok(rabbitmq),
+            Engine::Activemq(_) => bail!("the node in {} is no RabbitMQ", self.folder.display()),
         }
     }
 
-    /// Where it speaks OpenWire and STOMP.
-    pub(crate) fn activemq_ports(&self) -> Result<activemq::Ports> {
-        match self.state.kind {
-            Kind::Activemq(ports) => Ok(ports),
-            Kind::Rabbitmq(_) => bail!("{} is no ActiveMQ", self.folder.display()),
+    /// The node's ActiveMQ, for whoever knows that it is one.
+    pub(crate) fn activemq(&self) -> Result<&Activemq> {
+        match &self.state.engine {
+            Engine::Activemq(activemq) => Ok(activemq),
+            Engine::Rabbitmq(_) => bail!("the node in {} is no ActiveMQ", self.folder.display()),
         }
     }
 
-    /// The same as lines for a shell.
-    pub(crate) fn exports(&self) -> String {
-        let quoted = |value: &str| format!("'{}'", value.replace('\'', r"'\''"));
-        let line = |(name, value): (&str, String)| format!("export {name}={}", quoted(&value));
-        lines(self.environment().into_iter().map(line))
+    fn broker(&self) -> &dyn super::engine::Broker {
+        self.state.engine.broker()
     }
 
-    fn create(engine: Engine, folder: &Path, settings: &Settings) -> Result<Self> {
+    fn create(folder: &Path, settings: &Settings) -> Result<Self> {
+        let engine = Engine::new(settings)?;
         ensure_unused(folder)?;
-        let log = folder.join("log");
-        fs::create_dir_all(&log).with_context(|| format!("cannot create {}", log.display()))?;
-        let kind = match engine {
-            Engine::Rabbitmq => Kind::Rabbitmq(rabbitmq::Ports::free()?),
-            Engine::Activemq => Kind::Activemq(activemq::Ports::free()?),
-        };
-        let mut node = Self {
-            folder: folder.to_owned(),
-            state: State { kind: kind.clone(), broker: None, epmd: None, watcher: None },
-        };
+        let logs = folder.join("log");
+        fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+        let mut node = Self { folder: folder.to_owned(), state: State { engine, broker: None, watcher: None } };
         // From here on the folder is known as ours, and the watcher can end what comes next.
         node.save()?;
         if let Some(pid) = settings.parent_pid {
             node.state.watcher = Some(node.spawn_watcher(pid)?);
             node.save()?;
         }
-        match kind {
-            Kind::Rabbitmq(ports) => rabbitmq::configure(folder, ports, &settings.conf)?,
-            Kind::Activemq(ports) => activemq::configure(folder, ports, &settings.conf)?,
-        }
-        fs::write(folder.join("env"), node.exports())?;
+        node.broker().configure(folder, &settings.conf)?;
+        fs::write(folder.join("env"), node.exports()?)?;
         Ok(node)
     }
 
     fn spawn_watcher(&self, pid: u32) -> Result<Process> {
         let mut command = Command::new(env::current_exe()?);
         command.args(["brokers", "watch", "--parent-pid", &pid.to_string(), "--dir"]).arg(&self.folder);
-        let log = self.log_file("watcher.log")?;
+        let log = log_file(&self.folder, "watcher.log")?;
         process::spawn_detached(command.current_dir("/").stdout(log.try_clone()?).stderr(log))
     }
 
-    fn is_ready(&self) -> Result<bool> {
+    fn is_ready(&self, said_before: usize) -> Result<bool> {
         if !self.is_running() {
             bail!("the node in {} ended while it started:\n{}", self.folder.display(), self.complaint());
         }
-        Ok(match &self.state.kind {
-            Kind::Rabbitmq(ports) => rabbitmq::answers(*ports),
-            Kind::Activemq(ports) => activemq::answers(*ports) || activemq::stands_by(&self.log()),
-        })
-    }
-
-    fn log_file(&self, name: &str) -> Result<File> {
-        let path = self.folder.join("log").join(name);
-        let file = File::options().create(true).append(true).open(&path);
-        file.with_context(|| format!("cannot write {}", path.display()))
+        let log = self.log();
+        Ok(self.broker().is_ready(log.get(said_before..).unwrap_or_default()))
     }
 
     fn log(&self) -> String {
-        let bytes = fs::read(self.folder.join("log/broker.log")).unwrap_or_default();
+        let bytes = fs::read(self.folder.join("log").join(self.broker().log_name())).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -264,7 +228,8 @@ impl Node {
     fn complaint(&self) -> String {
         const LINES: usize = 15;
         let log = self.log();
-        let errors: Vec<&str> = log.lines().filter(|line| line.contains("[error]") || line.contains("ERROR")).take(LINES).collect();
+        let mark = self.broker().mark_of_errors();
+        let errors: Vec<&str> = log.lines().filter(|line| line.contains(mark)).take(LINES).collect();
         if !errors.is_empty() {
             return errors.join("\n");
         }
@@ -281,13 +246,20 @@ impl Node {
     }
 }
 
+/// A file in the node's folder to which a process may add what it has to say.
+pub(super) fn log_file(folder: &Path, name: &str) -> Result<File> {
+    let path = folder.join("log").join(name);
+    let file = File::options().create(true).append(true).open(&path);
+    file.with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// A node that ends with this value, and in any case with this process.
 pub(crate) struct PrivateNode(Node);
 
 impl PrivateNode {
-    pub(crate) fn up(engine: Engine, folder: &Path, conf: &[&str]) -> Result<Self> {
-        let conf = conf.iter().map(|line| (*line).to_owned()).collect();
-        Ok(Self(Node::up(engine, folder, &Settings { conf, parent_pid: Some(std::process::id()) })?))
+    pub(crate) fn up(folder: &Path, settings: Settings) -> Result<Self> {
+        let parent_pid = Some(std::process::id());
+        Ok(Self(Node::up(folder, &Settings { parent_pid, ..settings })?))
     }
 }
 
@@ -316,8 +288,4 @@ fn ensure_unused(folder: &Path) -> Result<()> {
     let is_empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
     ensure!(is_empty, "{} is not empty: a node needs a folder of its own", folder.display());
     Ok(())
-}
-
-pub(super) fn lines(lines: impl Iterator<Item = String>) -> String {
-    lines.fold(String::new(), |text, line| text + &line + "\n")
 }

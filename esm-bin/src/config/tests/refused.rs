@@ -197,7 +197,6 @@ fn queues_and_virtual_hosts_are_held_to_amqps_length() {
 }
 
 #[test]
-#[cfg(feature = "activemq")]
 fn what_activemq_does_not_know_is_refused() {
     let whole = |mapping: &str| [ACTIVEMQ, SECRET, FUNCTION, MAPPING, mapping].concat();
     let key = "event_source_mappings[0]";
@@ -246,7 +245,10 @@ fn tags_with_our_prefix_act_and_others_are_kept() {
     check_mapping(&tags(r#""esm:dead-letter" = "broker", "esm:strict-consumers" = "true", team = "pizza""#), &[]);
     check_mapping(&tags(r#""esm:header-bytes" = "unsigned", "esm:maximum-concurrency" = "1""#), &[]);
     check_mapping(&tags(r#""esm:event-profile" = "wire""#), &[]);
-    check_mapping(&tags(r#""esm:event-profile" = "seed""#), &[&key("\"esm:event-profile\": must be \"documented\" or")]);
+    check_mapping(
+        &tags(r#""esm:event-profile" = "seed""#),
+        &[&key("\"esm:event-profile\": must be \"documented\" or")],
+    );
     check_mapping(&tags(r#""esm:dead-letter" = "drop""#), &[&key("\"esm:dead-letter\": must be \"broker\"")]);
     check_mapping(&tags(r#""esm:strict-consumers" = true"#), &[&key("\"esm:strict-consumers\": must be a text")]);
     check_mapping(&tags(r#""esm:maximum-concurrency" = "0""#), &[&key("\"esm:maximum-concurrency\": must be from 1")]);

@@ -2,7 +2,13 @@
 
 #![allow(clippy::float_cmp, reason = "counts are exact")]
 
-use std::{sync::Arc, time::Duration};
+mod groups;
+mod redelivery;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use esm_core::{
     event::EVENT_SIZE_LIMIT,
@@ -30,14 +36,37 @@ struct Bench {
 }
 
 impl Bench {
-    fn start(mapping: Mapping, script: impl IntoIterator<Item = (Duration, Outcome)>) -> Self {
+    fn start(
+        mapping: Mapping,
+        script: impl IntoIterator<Item = (Duration, Outcome), IntoIter: Send + 'static>,
+    ) -> Self {
         Self::start_on(MemoryQueue::new(), mapping, script)
     }
 
-    fn start_on(queue: MemoryQueue, mapping: Mapping, script: impl IntoIterator<Item = (Duration, Outcome)>) -> Self {
+    fn start_on(
+        queue: MemoryQueue,
+        mapping: Mapping,
+        script: impl IntoIterator<Item = (Duration, Outcome), IntoIter: Send + 'static>,
+    ) -> Self {
+        Self::start_with(queue, mapping, ScriptedFunction::new(script))
+    }
+
+    /// Its function's answer depends on the ids of the records.
+    fn start_answering(
+        queue: MemoryQueue,
+        mapping: Mapping,
+        answer: impl FnMut(&[String]) -> (Duration, Outcome) + Send + 'static,
+    ) -> Self {
+        Self::start_with(queue, mapping, ScriptedFunction::answering(answer))
+    }
+
+    fn start_with(
+        queue: MemoryQueue,
+        mapping: Mapping,
+        (function, invocations): (Arc<ScriptedFunction>, mpsc::Receiver<Invocation>),
+    ) -> Self {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).expect("registers");
-        let (function, invocations) = ScriptedFunction::new(script);
         let function = function.into_function(&metrics);
         let mut supervisor = Supervisor::new(metrics);
         let supervised = supervisor.start(mapping, Arc::new(queue.clone()), function);
@@ -46,6 +75,11 @@ impl Bench {
 
     async fn next_invocation(&mut self) -> Invocation {
         timeout(Duration::from_secs(3_600), self.invocations.recv()).await.expect("is invoked").expect("runs")
+    }
+
+    /// What was invoked and not looked at yet.
+    fn invocations_so_far(&mut self) -> Vec<Invocation> {
+        std::iter::from_fn(|| self.invocations.try_recv().ok()).collect()
     }
 
     fn was_invoked(&mut self) -> bool {
