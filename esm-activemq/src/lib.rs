@@ -18,6 +18,8 @@ mod reader;
 pub mod record;
 pub mod settings;
 pub mod source;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use client::{Address, Login};
 pub use connections::Connections;

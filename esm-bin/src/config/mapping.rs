@@ -75,7 +75,7 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
     Ok(ConfiguredMapping {
         key: table.key().into(),
         enabled: enabled?.unwrap_or(true),
-        source: source.map_err(|words| table.report_at("queues[0]", words))?,
+        source: source.map_err(|words| route.queue_entry.report(words))?,
         mapping: Mapping {
             uuid: route.uuid,
             function: route.function.name.clone(),
@@ -101,28 +101,29 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
 }
 
 /// From where to where.
-struct Route {
+struct Route<'a> {
     uuid: Uuid,
     function: Arc<Function>,
     broker: Arc<Broker>,
     login: Arc<Login>,
     virtual_host: Option<String>,
     queue: String,
+    queue_entry: Entry<'a>,
 }
 
-impl Route {
-    fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) -> Result<Self, Reported> {
+impl<'a> Route<'a> {
+    fn read(table: &mut Table<'a>, targets: &Targets, seen: &mut Seen) -> Result<Self, Reported> {
         let function = table.required("function_name", |entry| targets.function(entry));
         let broker = table.required("event_source", |entry| targets.broker(entry));
         let login = table.required("secret", |entry| targets.login(entry));
         let queue = table.required("queues", queue);
         let virtual_host = table.optional("virtual_host", |entry| Ok(entry.clone()));
-        let (function, broker, queue, virtual_host) = (function?, broker?, queue?, virtual_host?);
+        let (function, broker, queue_entry, virtual_host) = (function?, broker?, queue?, virtual_host?);
         let longest = match broker.engine {
             Engine::Activemq => LONGEST_QUEUE_NAME,
             Engine::Rabbitmq => LONGEST_AMQP_NAME,
         };
-        let queue = name(&queue, 1, longest);
+        let queue = name(&queue_entry, 1, longest);
         let virtual_host = match (broker.engine, virtual_host) {
             (Engine::Rabbitmq, Some(entry)) => name(&entry, 0, LONGEST_AMQP_NAME).map(Some),
             (Engine::Rabbitmq, None) => Ok(Some(DEFAULT_VIRTUAL_HOST.into())),
@@ -139,7 +140,7 @@ impl Route {
                 return Err(table.report(format_args!("{words} {}; remove one of them", first.get())));
             }
         }
-        Ok(Self { uuid, function, broker, login: login?, virtual_host, queue })
+        Ok(Self { uuid, function, broker, login: login?, virtual_host, queue, queue_entry })
     }
 
     /// A batch that fills, is invoked and is retried once must fit into the time for which the

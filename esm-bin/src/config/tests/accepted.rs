@@ -38,7 +38,7 @@ fn a_mapping_of_activemq_has_the_jms_clients_defaults() {
     let config = valid(&[ACTIVEMQ, SECRET, FUNCTION, MAPPING].concat(), &[]);
     let [configured] = config.mappings.as_slice() else { panic!("there is one mapping") };
     let mapping = &configured.mapping;
-    assert_eq!(mapping.uuid.to_string(), "UUID");
+    assert_eq!(mapping.uuid.to_string(), "643f8fc4-0424-5593-b7f8-7e8017fe8bba");
     assert_eq!(mapping.redelivery, RedeliveryPolicy::ACTIVEMQ);
     assert_eq!((mapping.maximum_concurrency.get(), configured.virtual_host.as_deref()), (5, None));
     assert_eq!(mapping.dead_letter, DeadLetter::Broker);
