@@ -81,8 +81,8 @@ pub(crate) fn login((username, password): (&str, &str)) -> Login {
 }
 
 pub(crate) async fn arrival(session: &mut Session) -> Arrival {
-    let arrival = timeout(PATIENCE, session.deliveries.recv()).await;
-    arrival.expect("an arrival in time").expect("an open session")
+    let arrival = timeout(PATIENCE, session.deliveries.recv()).await.expect("an arrival in time");
+    arrival.unwrap_or_else(|| panic!("the session was lost: {:?}", session.lost.try_recv()))
 }
 
 pub(crate) async fn receive(session: &mut Session, count: usize) -> Vec<Delivery> {

@@ -154,7 +154,6 @@ async fn a_login_that_was_accepted_and_is_refused_later_lets_the_others_come_bac
 
     write_users(&folder, "admin=changed\n");
     let error = first.beside("test.second").refusal().await;
-    eprintln!("{}", fs::read_to_string(folder.join("activemq.log")).unwrap());
     assert!(matches!(&error, SourceError::Authentication { .. }), "{error:?}");
     // The broker closes the whole transport.
     let lost = loss(&mut session).await;
