@@ -154,10 +154,7 @@ async fn a_short_time_of_inactivity_ends_neither_an_idle_connection_nor_one_whos
     let mut idling = Mapping::at(&address, &idle).open(10).await;
     let mut waiting = Mapping::at(&address, &full).open(20).await;
 
-    tokio::join!(
-        is_kept_for(&mut idling, Duration::from_secs(10)),
-        is_kept_for(&mut waiting, Duration::from_secs(10)),
-    );
+    tokio::join!(is_kept_for(&mut idling, Duration::from_secs(10)), is_kept_for(&mut waiting, Duration::from_secs(10)),);
 
     broker.produce(&idle, Messages::text("late")).await;
     assert_eq!(receive(&mut idling, 1).await.len(), 1);

@@ -97,7 +97,9 @@ async fn after_a_cancel_nothing_more_arrives() {
     session.consumer.close().await;
 
     assert!(untried <= 9, "{untried} more than the prefetch");
-    broker.wait_until(&queue, |queue| queue.size == 299 && queue.inflight_count == 0 && queue.consumer_count == 0).await;
+    broker
+        .wait_until(&queue, |queue| queue.size == 299 && queue.inflight_count == 0 && queue.consumer_count == 0)
+        .await;
 }
 
 #[tokio::test]

@@ -121,10 +121,7 @@ async fn a_broker_that_stops_and_one_that_hangs_are_told_apart() {
     let mut session = mapping.open(10).await;
     broker.stop().await;
     let stopped = loss(&mut session).await;
-    assert!(
-        matches!(&stopped, SourceError::ConnectionLost { .. } | SourceError::BrokerStopping { .. }),
-        "{stopped:?}"
-    );
+    assert!(matches!(&stopped, SourceError::ConnectionLost { .. } | SourceError::BrokerStopping { .. }), "{stopped:?}");
 
     let down = mapping.refusal().await;
     assert!(matches!(&down, SourceError::Unreachable { .. }), "{down:?}");
