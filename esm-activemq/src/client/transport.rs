@@ -383,6 +383,13 @@ impl Reader {
 
     /// What the end of the stream means.
     fn ended(&self, cause: Option<&io::Error>) -> ClientError {
+        if let (Some(_), Some(cause)) = (&self.opened, cause)
+            && cause.get_ref().is_some()
+        {
+            // Not the system's words, so the TLS library's: with TLS 1.3 a client is done with the handshake before
+            // the peer has looked at its certificate.
+            return ClientError::Tls { words: cause.to_string() };
+        }
         if !self.heard_anything {
             // A close with our first words unread arrives as a reset.
             return ClientError::ClosedWithoutAWord;

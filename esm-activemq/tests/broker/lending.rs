@@ -1,9 +1,10 @@
 //! What the broker lends, and when.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use esm_activemq::testing::{Messages, TestBroker};
 use esm_core::source::Arrival;
+use tokio::time::Instant;
 
 use crate::bench::{Mapping, ack, arrival, numbers, receive, stop, texts};
 
