@@ -1,9 +1,12 @@
 //! What a lost session leaves to the next one.
 
-use esm_activemq::testing::{Messages, Relay, TestBroker};
-use esm_core::source::{Disposition, SourceError};
+use std::time::Duration;
 
-use crate::bench::{Mapping, ack, loss, numbers, receipts, receive, redelivered, stop, texts};
+use esm_activemq::testing::{Messages, Relay, TestBroker};
+use esm_core::source::{Arrival, Disposition, SourceError};
+use tokio::time::timeout;
+
+use crate::bench::{Mapping, ack, loss, numbers, receipts, receive, redelivered, stop, text, texts};
 
 #[tokio::test]
 #[ignore = "needs a broker"]
@@ -126,4 +129,56 @@ async fn a_consumer_that_the_broker_closes_for_slowness_is_told_and_can_be_opene
     assert_eq!(redelivered(&again[..2]), [true, true]);
     assert!(healthy.lost.try_recv().is_err(), "others on the transport go on");
     stop(healthy).await;
+}
+
+/// Batches are acknowledged while connections break again and again.
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn connections_that_break_again_and_again_lose_nothing() {
+    const MESSAGES: usize = 3_000;
+    let broker = TestBroker::shared();
+    let relay = Relay::to(&broker.url).await;
+    let queue = broker.queue("breaking");
+    broker.produce(&queue, Messages::text("{n}").count(MESSAGES)).await;
+    let mapping = Mapping::at(&relay.url, &queue);
+    let mut acknowledged = vec![false; MESSAGES];
+    let mut cuts = 0;
+
+    while !acknowledged.iter().all(|acknowledged| *acknowledged) {
+        let Ok(mut session) = mapping.connect(200).await else { continue };
+        let mut batches = fastrand::usize(1..30);
+        loop {
+            let mut batch = Vec::new();
+            while batch.len() < 20
+                && let Ok(Some(Arrival::Delivery(delivery))) =
+                    timeout(Duration::from_millis(200), session.deliveries.recv()).await
+            {
+                batch.push(delivery);
+            }
+            if batch.is_empty() || batches == 0 {
+                break;
+            }
+            batches -= 1;
+            if batches == 0 {
+                // The acknowledgement is on its way, or is not.
+                relay.cut();
+                cuts += 1;
+            }
+            let numbers: Vec<usize> =
+                batch.iter().map(|delivery| text(&session, delivery).parse().expect("a number")).collect();
+            for number in &numbers {
+                assert!(!acknowledged[*number], "{number} was acknowledged and came again after {cuts} cuts");
+            }
+            if session.consumer.settle(&receipts(&batch), Disposition::Ack).await.is_ok() {
+                numbers.into_iter().for_each(|number| acknowledged[number] = true);
+            }
+        }
+        if broker.statistics(&queue).await.size == 0 {
+            break;
+        }
+    }
+
+    assert!(cuts > 3, "only {cuts} cuts");
+    let queue = broker.wait_until(&queue, |queue| queue.size == 0).await;
+    assert_eq!(queue.dequeue_count as usize, MESSAGES);
 }
