@@ -145,7 +145,7 @@ mod tests {
         text
     }
 
-    /// Printed by a Java virtual machine; the last four by the rules since Java 19, which mended them.
+    /// Printed by a Java virtual machine; the last four follow the rules since Java 19, which mended them.
     #[test]
     fn doubles_are_printed_as_java_prints_them() {
         let table = [
@@ -200,6 +200,7 @@ mod tests {
         }
     }
 
+    /// Likewise; the last one follows the rules since Java 19.
     #[test]
     fn floats_are_printed_as_java_prints_them() {
         let table = [
@@ -224,12 +225,12 @@ mod tests {
             (16_777_216.0, "1.6777216E7"),
             (1e10, "1.0E10"),
             (f32::MAX, "3.4028235E38"),
-            (f32::MIN_POSITIVE, "1.17549435E-38"),
             (f32::from_bits(1), "1.4E-45"),
             (f32::from_bits(2), "2.8E-45"),
             (f32::NAN, "NaN"),
             (f32::INFINITY, "Infinity"),
             (f32::NEG_INFINITY, "-Infinity"),
+            (f32::MIN_POSITIVE, "1.1754944E-38"),
         ];
         for (number, expected) in table {
             assert_eq!(float(number), expected);

@@ -137,6 +137,16 @@ impl TestBroker {
         xtask(&["resume"], self.own_dir()).await;
     }
 
+    /// Stops the broker, replaces a part of its configuration, and starts it again.
+    pub async fn reconfigure(&self, part: &str, replacement: &str) {
+        self.stop().await;
+        let file = self.own_dir().join("activemq.xml");
+        let configuration = std::fs::read_to_string(&file).expect("reads the configuration");
+        assert!(configuration.contains(part), "the configuration has no {part}");
+        std::fs::write(&file, configuration.replace(part, replacement)).expect("writes the configuration");
+        self.start().await;
+    }
+
     fn own_dir(&self) -> &Path {
         self.dir.as_ref().expect("a shared broker is not killed")
     }

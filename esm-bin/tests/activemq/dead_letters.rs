@@ -72,7 +72,10 @@ async fn one_poison_message_in_a_batch_of_100_lies_alone_in_the_dead_letter_queu
     assert_eq!(succeeded.into_iter().collect::<BTreeSet<_>>(), others);
 
     let [letter] = &broker.browse(DEFAULT_QUEUE).await[..] else { panic!("not one dead letter") };
-    assert_eq!((letter.text(), &letter.message_id, letter.property("kept")), ("poison".into(), &poison[0], Some("yes")));
+    assert_eq!(
+        (letter.text(), &letter.message_id, letter.property("kept")),
+        ("poison".into(), &poison[0], Some("yes"))
+    );
     assert!(cause(letter).contains("TestError: told to fail"), "{}", cause(letter));
 
     broker.produce(queue, Messages::text("next")).await;

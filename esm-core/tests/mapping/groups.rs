@@ -249,7 +249,9 @@ fn work_off(seed: u64, batch_size: i64, concurrency: u16, odds: Odds) -> BTreeMa
             let (takes, outcome) = observer.answer(ids);
             if outcome == Outcome::Success {
                 let mut counted = counted.lock().expect("nothing has failed before");
-                ids.iter().for_each(|id| *counted.entry(id.clone()).or_default() += 1);
+                for id in ids {
+                    *counted.entry(id.clone()).or_default() += 1;
+                }
             }
             (takes, outcome)
         });
