@@ -83,11 +83,14 @@ async fn an_endpoint_that_says_nothing_is_told_and_passed_over() {
     let mute = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("tcp://{}", mute.local_addr().expect("an address"));
     let both = format!("failover:({address},{})?randomize=false", broker.url);
+    let over_tls = Mapping::at(&address.replace("tcp://", "ssl://"), &queue);
     let (alone, both) = (Mapping::at(&address, &queue), Mapping::at(&both, &queue));
 
-    let (error, session) = tokio::join!(alone.refusal(), both.open(10));
+    let (error, tls_error, session) = tokio::join!(alone.refusal(), over_tls.refusal(), both.open(10));
 
-    assert!(matches!(&error, SourceError::Standby { words, .. } if words.contains("said nothing")), "{error:?}");
+    for error in [error, tls_error] {
+        assert!(matches!(&error, SourceError::Standby { words, .. } if words.contains("said nothing")), "{error:?}");
+    }
     stop(session).await;
 }
 
