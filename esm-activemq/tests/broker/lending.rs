@@ -20,6 +20,8 @@ async fn fills(backlog: usize, batch: usize) {
 
     assert!(began.elapsed() < Duration::from_secs(20), "{:?} for {batch} of {backlog} messages", began.elapsed());
     assert_eq!(texts(&session, &deliveries), numbers(0..batch));
+    ack(&session, &deliveries).await;
+    broker.wait_until(&queue, |queue| queue.dequeue_count as usize == batch).await;
     stop(session).await;
     broker.purge(&queue).await;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use esm_activemq::testing::{Messages, Relay, TestBroker};
-use esm_core::source::{Arrival, Disposition, SourceError};
+use esm_core::source::{Arrival, DeadLettered, Disposition, SourceError};
 use tokio::time::timeout;
 
 use crate::bench::{Mapping, ack, loss, numbers, receipts, receive, redelivered, stop, text, texts};
@@ -101,6 +101,75 @@ async fn the_standby_takes_over_with_what_was_not_acknowledged() {
 
     let again = receive(&mut session, 15).await;
     assert_eq!(texts(&session, &again), numbers(5..20));
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn what_a_dropped_session_was_lent_comes_again_at_once() {
+    let broker = TestBroker::shared();
+    let relay = Relay::to(&broker.url).await;
+    let queue = broker.queue("dropped");
+    broker.produce(&queue, Messages::text("{n}").count(3)).await;
+    let mapping = Mapping::at(&relay.url, &queue);
+    let mut beside = mapping.beside(&broker.queue("beside")).open(10).await;
+    let mut session = mapping.open(10).await;
+    let deliveries = receive(&mut session, 3).await;
+    ack(&session, &deliveries[..1]).await;
+
+    drop(session);
+
+    let mut session = mapping.open(10).await;
+    let again = receive(&mut session, 2).await;
+    assert_eq!(texts(&session, &again), numbers(1..3));
+    assert_eq!(redelivered(&again), [true; 2], "who knows what was done with them");
+    assert!(beside.lost.try_recv().is_err());
+    assert_eq!(relay.connections(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn sessions_that_come_and_go_leave_nothing_behind() {
+    let broker = TestBroker::shared();
+    let relay = Relay::to(&broker.url).await;
+    let queue = broker.queue("coming-and-going");
+    broker.produce(&queue, Messages::text("{n}").count(5)).await;
+    let mapping = Mapping::at(&relay.url, &queue);
+    let beside = mapping.beside(&broker.queue("beside")).open(10).await;
+
+    for round in 0..100 {
+        let mut session = mapping.open(10).await;
+        let deliveries = receive(&mut session, 5).await;
+        assert_eq!(texts(&session, &deliveries), numbers(0..5), "round {round}");
+        assert_eq!(redelivered(&deliveries), [false; 5], "nobody said that they were tried");
+        stop(session).await;
+        assert_eq!(relay.connections(), 1);
+    }
+
+    broker.wait_until(&queue, |queue| queue.consumer_count == 0 && queue.inflight_count == 0).await;
+    stop(beside).await;
+    while relay.connections() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn dead_letters_find_the_way_to_a_broker_that_was_away() {
+    let broker = TestBroker::private("away", &[]).await;
+    let mapping = Mapping::new(&broker, "test.away");
+
+    for letters in 1..=2 {
+        broker.produce("test.away", Messages::text("kept").not_persistent()).await;
+        let mut session = mapping.open(10).await;
+        let deliveries = receive(&mut session, 1).await;
+        let dead_lettered = session.consumer.dead_letter(deliveries[0].receipt, "cause").await;
+        assert_eq!(dead_lettered, Ok(DeadLettered::Taken));
+        assert_eq!(broker.dead_letters("test.away").await.len(), letters);
+
+        broker.kill().await;
+        loss(&mut session).await;
+        broker.start().await;
+    }
 }
 
 /// Slow is who acknowledges nothing for some seconds.

@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use esm_activemq::{
-    client::{AckKind, Acknowledgement, ClientError, Connection, Consumer, ConsumerEvents, ConsumerOptions, Flaw, Transport},
+    client::{
+        AckKind, Acknowledgement, ClientError, Connection, Consumer, ConsumerEvents, ConsumerOptions, Flaw, Transport,
+    },
     openwire::{Destination, DispatchHead, MessageDispatch, MessageId},
     testing::{ADMINISTRATOR, Messages, TestBroker},
 };
