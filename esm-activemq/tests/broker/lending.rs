@@ -1,9 +1,10 @@
 //! What the broker lends, and when.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use esm_activemq::testing::{Messages, TestBroker};
 use esm_core::source::Arrival;
+use tokio::time::Instant;
 
 use crate::bench::{Mapping, ack, arrival, numbers, receive, stop, texts};
 
@@ -19,6 +20,8 @@ async fn fills(backlog: usize, batch: usize) {
 
     assert!(began.elapsed() < Duration::from_secs(20), "{:?} for {batch} of {backlog} messages", began.elapsed());
     assert_eq!(texts(&session, &deliveries), numbers(0..batch));
+    ack(&session, &deliveries).await;
+    broker.wait_until(&queue, |queue| queue.dequeue_count as usize == batch).await;
     stop(session).await;
     broker.purge(&queue).await;
 }
@@ -97,7 +100,9 @@ async fn after_a_cancel_nothing_more_arrives() {
     session.consumer.close().await;
 
     assert!(untried <= 9, "{untried} more than the prefetch");
-    broker.wait_until(&queue, |queue| queue.size == 299 && queue.inflight_count == 0 && queue.consumer_count == 0).await;
+    broker
+        .wait_until(&queue, |queue| queue.size == 299 && queue.inflight_count == 0 && queue.consumer_count == 0)
+        .await;
 }
 
 #[tokio::test]

@@ -9,3 +9,4 @@ mod messages;
 mod queues;
 mod refusals;
 mod settling;
+mod wrong_acknowledgements;

@@ -108,7 +108,8 @@ async fn a_wildcard_reads_several_queues_each_by_its_own_name() {
     let deliveries = receive(&mut session, 6).await;
 
     for queue in &queues {
-        let from_it = deliveries.iter().filter(|delivery| json(&session, delivery)["destination"]["physicalName"] == **queue);
+        let from_it =
+            deliveries.iter().filter(|delivery| json(&session, delivery)["destination"]["physicalName"] == **queue);
         assert_eq!(from_it.count(), 3);
     }
     ack(&session, &deliveries).await;

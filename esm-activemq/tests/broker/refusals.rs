@@ -6,7 +6,7 @@ use esm_activemq::{
     client::{ClientError, Connection, Transport},
     testing::{ADMINISTRATOR, GUEST, Messages, Relay, TestBroker},
 };
-use esm_core::source::SourceError;
+use esm_core::{source::SourceError, tls::TlsFiles};
 
 use crate::bench::{Mapping, ack, is_kept_for, login, loss, receive, texts};
 
@@ -86,10 +86,16 @@ async fn mappings_of_one_client_id_do_not_collide_and_a_name_in_use_is_told() {
 async fn a_broker_that_has_enough_connections_closes_without_a_word() {
     let broker = TestBroker::private("connections", &["connector=maximumConnections=1"]).await;
     let mut session = Mapping::new(&broker, "test.one").open(10).await;
+    let tls = TlsFiles { ca_file: Some(broker.ca_file.clone()), ..TlsFiles::default() };
+    let _over_tls = Mapping::over_tls(&broker.tls_url, "test.one", Some(&tls)).open(10).await;
 
-    let error = Mapping::new(&broker, "test.other").refusal().await;
+    for error in [
+        Mapping::new(&broker, "test.other").refusal().await,
+        Mapping::over_tls(&broker.tls_url, "test.other", Some(&tls)).refusal().await,
+    ] {
+        assert!(matches!(&error, SourceError::ConnectionLimit { .. }), "{error:?}");
+    }
 
-    assert!(matches!(&error, SourceError::ConnectionLimit { .. }), "{error:?}");
     assert_eq!(session.consumer.set_prefetch(20).await, Ok(true));
     assert!(session.lost.try_recv().is_err(), "the first one is not disturbed");
 }
@@ -121,10 +127,7 @@ async fn a_broker_that_stops_and_one_that_hangs_are_told_apart() {
     let mut session = mapping.open(10).await;
     broker.stop().await;
     let stopped = loss(&mut session).await;
-    assert!(
-        matches!(&stopped, SourceError::ConnectionLost { .. } | SourceError::BrokerStopping { .. }),
-        "{stopped:?}"
-    );
+    assert!(matches!(&stopped, SourceError::ConnectionLost { .. } | SourceError::BrokerStopping { .. }), "{stopped:?}");
 
     let down = mapping.refusal().await;
     assert!(matches!(&down, SourceError::Unreachable { .. }), "{down:?}");
