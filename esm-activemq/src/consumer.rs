@@ -19,13 +19,16 @@ use crate::{
     connections::Connections,
     dead_letters,
     errors::Place,
-    ledger::{Ledger, Run},
+    ledger::{Fate, Ledger, Run},
     openwire::{Message, MessageId},
     settings::Settings,
 };
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How long the broker may take to write an acknowledgement down. One that takes longer is in trouble, and that
+/// should be seen.
+const SETTLE: Duration = Duration::from_secs(120);
 /// What of a cause reaches the dead letter: it becomes a property, which may hold 64 KiB.
 const CAUSE_LIMIT: usize = 4_096;
 
@@ -57,7 +60,7 @@ impl ActiveMqConsumer {
 
     async fn answered(&self, answer: Option<Answer>) -> Result<(), SourceError> {
         match answer {
-            Some(answer) => answer.wait().await.map_err(|error| self.place.explain(&error)),
+            Some(answer) => answer.within(SETTLE).await.map_err(|error| self.place.explain(&error)),
             None => Ok(()),
         }
     }
@@ -87,10 +90,6 @@ impl ActiveMqConsumer {
     /// Publishes a dead letter ourselves, and acknowledges the original only when the broker has it.
     async fn replace(&self, receipt: Receipt, original: &Message, cause: &str) -> Result<DeadLettered, SourceError> {
         let target = &self.settings.dead_letter_queue;
-        if dead_letters::is_at_rest(original, target) {
-            let why = "it lies on a dead-letter queue already, where the broker would drop it".into();
-            return Ok(DeadLettered::NoTarget { why });
-        }
         let letter = match dead_letters::letter(original, target, cause) {
             Ok(letter) => letter,
             Err(error) => {
@@ -133,10 +132,11 @@ impl Consumer for ActiveMqConsumer {
 
     async fn dead_letter(&self, receipt: Receipt, cause: &str) -> Result<DeadLettered, SourceError> {
         let cause = &cause[..cause.floor_char_boundary(CAUSE_LIMIT)];
-        let original = lock(&self.lending).ledger.original(receipt).cloned();
-        match original {
-            Some(original) => self.replace(receipt, &original, cause).await,
-            None => self.poison(receipt, cause).await.map(|()| DeadLettered::Taken),
+        let fate = lock(&self.lending).ledger.fate(receipt).cloned();
+        match fate {
+            Some(Fate::Dropped(original)) => self.replace(receipt, &original, cause).await,
+            Some(Fate::Doomed(why)) => Ok(DeadLettered::NoTarget { why: why.into() }),
+            Some(Fate::Kept) | None => self.poison(receipt, cause).await.map(|()| DeadLettered::Taken),
         }
     }
 
@@ -204,8 +204,8 @@ impl Lending {
         lending
     }
 
-    pub(crate) fn arrived(&mut self, message_id: &MessageId, original: Option<Box<Message>>) -> Receipt {
-        let receipt = self.ledger.lend(message_id, original);
+    pub(crate) fn arrived(&mut self, message_id: &MessageId, fate: Fate) -> Receipt {
+        let receipt = self.ledger.lend(message_id, fate);
         self.arrived += 1;
         self.since_woken += 1;
         if self.since_woken == WAKE_AFTER || self.ledger.unsettled() == 1 {

@@ -2,6 +2,7 @@
 //! hang, or have a standby. What sends to it is ActiveMQ's own client in Java, or one that speaks STOMP.
 
 mod java;
+mod relay;
 mod stomp;
 
 use std::{
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::{process::Command, time::timeout};
 
 pub use java::{JavaMessage, Messages, Statistics};
+pub use relay::Relay;
 
 use java::Java;
 

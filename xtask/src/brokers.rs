@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
 pub(crate) use engine::{Kind, Settings};
-pub(crate) use node::{Node, PrivateNode};
+pub(crate) use node::{Node, PrivateNode, Source};
 
 use crate::packages;
 use crate::process::Process;

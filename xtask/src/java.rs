@@ -3,11 +3,15 @@
 //! The tool stands in `assets/java`. It is what shares no code with `esm`: tests, demonstrations and measurements
 //! send and read with it.
 
+mod tool;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+
+pub(crate) use tool::Tool;
 
 use crate::digest::sha256;
 use crate::process;

@@ -38,7 +38,7 @@ enum Task {
     /// Start and end private brokers on loopback
     #[command(subcommand)]
     Brokers(brokers::Command),
-    /// From nothing: a broker, a function, and esm between them, explained step by step
+    /// From nothing: a broker of each kind, a function, and esm between them, explained step by step
     Demo(demo::Arguments),
     /// Run every test, also those that need a broker; installs and starts what they need
     Test(test::Arguments),

@@ -18,6 +18,9 @@ use super::{
 /// The bytes of a frame's length, which does not count them.
 const PREFIX: usize = size_of::<i32>();
 
+/// The head of a dispatch is ten strings of 64 KiB at the most, and numbers.
+const MAX_HEAD: usize = 1 << 20;
+
 /// A frame that cannot be taken from the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -68,11 +71,12 @@ pub struct DispatchHead {
 }
 
 /// Reads the head of a [`MessageDispatch`] of which only the first bytes are there, without the frame's length,
-/// in the loose encoding without a cache. Nothing means that more bytes are needed.
+/// in the loose encoding without a cache. Nothing means that more bytes are needed; behind the first MiB none are
+/// looked at.
 ///
 /// It also reads the head of a dispatch whose later fields cannot be decoded.
 pub fn oversized_dispatch_head(prefix: &[u8]) -> Result<Option<DispatchHead>, DecodeError> {
-    let frame = Bytes::copy_from_slice(prefix);
+    let frame = Bytes::copy_from_slice(&prefix[..prefix.len().min(MAX_HEAD)]);
     let mut reader = Reader::new(&frame, &WireFormat::LOOSE, None);
     match read_head(&mut reader) {
         Ok(head) => Ok(Some(head)),

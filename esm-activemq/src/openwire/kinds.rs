@@ -46,6 +46,7 @@ pub(super) struct Array<T>(PhantomData<T>);
 impl Kind for bool {
     type Value = Self;
 
+    #[inline]
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         reader.flag()
     }
@@ -58,6 +59,7 @@ impl Kind for bool {
 impl Kind for i8 {
     type Value = Self;
 
+    #[inline]
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         reader.u8().map(u8::cast_signed)
     }
@@ -70,6 +72,7 @@ impl Kind for i8 {
 impl Kind for i32 {
     type Value = Self;
 
+    #[inline]
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         reader.i32()
     }
@@ -82,6 +85,7 @@ impl Kind for i32 {
 impl Kind for i64 {
     type Value = Self;
 
+    #[inline]
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         reader.i64()
     }
@@ -94,6 +98,7 @@ impl Kind for i64 {
 impl Kind for Text {
     type Value = Option<Self>;
 
+    #[inline]
     fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
         reader.text()
     }
@@ -106,6 +111,7 @@ impl Kind for Text {
 impl Kind for Secret {
     type Value = Option<Self>;
 
+    #[inline]
     fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
         Ok(reader.text()?.map(Self::from))
     }
@@ -118,6 +124,7 @@ impl Kind for Secret {
 impl Kind for Bytes {
     type Value = Option<Self>;
 
+    #[inline]
     fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
         reader.bytes()
     }
@@ -130,6 +137,7 @@ impl Kind for Bytes {
 impl Kind for Throwable {
     type Value = Option<Box<Self>>;
 
+    #[inline]
     fn read(reader: &mut Reader<'_>) -> Result<Option<Box<Self>>, DecodeError> {
         Self::read_chain(reader, 0)
     }
@@ -142,6 +150,7 @@ impl Kind for Throwable {
 impl<T: Structure> Kind for Object<T> {
     type Value = Option<T>;
 
+    #[inline]
     fn read(reader: &mut Reader<'_>) -> Result<Option<T>, DecodeError> {
         reader.object()
     }
@@ -154,6 +163,7 @@ impl<T: Structure> Kind for Object<T> {
 impl<T: Structure + Cacheable> Kind for Cached<T> {
     type Value = Option<T>;
 
+    #[inline]
     fn read(reader: &mut Reader<'_>) -> Result<Option<T>, DecodeError> {
         reader.cached()
     }
@@ -166,6 +176,7 @@ impl<T: Structure + Cacheable> Kind for Cached<T> {
 impl<T: Structure> Kind for Array<T> {
     type Value = Option<Vec<Option<T>>>;
 
+    #[inline]
     fn read(reader: &mut Reader<'_>) -> Result<Self::Value, DecodeError> {
         if reader.flag()? { reader.elements(Reader::object).map(Some) } else { Ok(None) }
     }

@@ -143,10 +143,12 @@ impl Structure for Message {
         let Some(kind) = MessageKind::from_type(type_id) else {
             return Err(Problem::UnexpectedType(type_id).into());
         };
-        let mut message = Self::read_fields(reader)?;
-        message.kind = kind;
+        let mut message = Self { kind, ..Self::default() };
+        message.read_fields(reader)?;
         if kind == MessageKind::Blob {
-            message.blob = Some(Box::new(BlobReference::read_fields(reader)?));
+            let mut blob = Box::<BlobReference>::default();
+            blob.read_fields(reader)?;
+            message.blob = Some(blob);
         }
         Ok(message)
     }

@@ -7,8 +7,9 @@
 use super::{error::DecodeError, reader::Reader, writer::Writer};
 
 /// Fields in a row, which is what a structure is after its type number.
-pub(super) trait Fields: Sized {
-    fn read_fields(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
+pub(super) trait Fields: Default {
+    /// Fills in the fields of a default value, so that large structures are not moved while they are read.
+    fn read_fields(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError>;
 
     fn write_fields(&self, writer: &mut Writer<'_>);
 }
@@ -52,19 +53,15 @@ macro_rules! structure {
         }
 
         impl Fields for $name {
-            fn read_fields(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-                Ok(Self {
-                    $($($member: Default::default(),)*)?
-                    $($field: {
-                        let is_there = true $(&& reader.speaks($since, i32::MAX $(.min($until))?))?;
-                        if is_there {
-                            <$kind $(<$structure>)? as Kind>::read(reader)
-                                .map_err(|error| error.inside(stringify!($field)))?
-                        } else {
-                            Default::default()
-                        }
-                    },)*
-                })
+            fn read_fields(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+                $(
+                    let is_there = true $(&& reader.speaks($since, i32::MAX $(.min($until))?))?;
+                    if is_there {
+                        self.$field = <$kind $(<$structure>)? as Kind>::read(reader)
+                            .map_err(|error| error.inside(stringify!($field)))?;
+                    }
+                )*
+                Ok(())
             }
 
             fn write_fields(&self, writer: &mut Writer<'_>) {
@@ -136,11 +133,12 @@ macro_rules! commands {
                 }
 
                 fn read(type_id: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-                    if type_id == $type_id {
-                        Self::read_fields(reader)
-                    } else {
-                        Err(Problem::UnexpectedType(type_id).into())
+                    if type_id != $type_id {
+                        return Err(Problem::UnexpectedType(type_id).into());
                     }
+                    let mut structure = Self::default();
+                    structure.read_fields(reader)?;
+                    Ok(structure)
                 }
 
                 fn write(&self, writer: &mut Writer<'_>) {
@@ -240,9 +238,11 @@ macro_rules! commands {
                     _ if Destination::is_type(type_id) => Self::Destination(
                         Structure::read(type_id, reader).map_err(|error| error.inside("Destination"))?
                     ),
-                    $($type_id => Self::$name(
-                        $name::read_fields(reader).map_err(|error| error.inside(stringify!($name)))?
-                    ),)*
+                    $($type_id => {
+                        let mut command = $name::default();
+                        command.read_fields(reader).map_err(|error| error.inside(stringify!($name)))?;
+                        Self::$name(command)
+                    })*
                     unknown => return Err(Problem::UnknownType(unknown).into()),
                 })
             }

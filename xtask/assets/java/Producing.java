@@ -18,7 +18,8 @@ import javax.jms.StreamMessage;
  * <p>{@code type} is text, bytes, map, object, stream, plain (no body at all) or null (a text message without text).
  * {@code body} is what it holds; {@code {n}} in it, and in {@code group} and {@code correlation}, becomes the
  * message's number, from 0 on. {@code size} fills the body up to that many bytes. {@code groups} repeats the numbers
- * of groups after so many. {@code property.NAME} is {@code TYPE:VALUE}. The answer lists the ids.
+ * of groups after so many. {@code property.NAME} is {@code TYPE:VALUE}. The answer lists the ids, or is the number of
+ * messages if {@code brief} is true.
  */
 final class Producing {
     /** A commit writes to the disk once for all of these. */
@@ -27,6 +28,8 @@ final class Producing {
     private Producing() {}
 
     static String produce(Request request) throws JMSException {
+        long count = request.number("count", 1);
+        boolean brief = request.flag("brief");
         List<String> ids = new ArrayList<>();
         try (Broker broker = new Broker(request)) {
             Session session = broker.connection.createSession(true, Session.SESSION_TRANSACTED);
@@ -35,17 +38,18 @@ final class Producing {
             producer.setDeliveryMode(persistent ? DeliveryMode.PERSISTENT : DeliveryMode.NON_PERSISTENT);
             producer.setPriority((int) request.number("priority", Message.DEFAULT_PRIORITY));
             producer.setTimeToLive(request.number("ttl", Message.DEFAULT_TIME_TO_LIVE));
-            long count = request.number("count", 1);
             for (long number = 0; number < count; number++) {
                 Message message = message(session, request, number);
                 producer.send(message);
-                ids.add(Json.quoted(message.getJMSMessageID()));
+                if (!brief) {
+                    ids.add(Json.quoted(message.getJMSMessageID()));
+                }
                 if (number % MESSAGES_PER_COMMIT == MESSAGES_PER_COMMIT - 1 || number == count - 1) {
                     session.commit();
                 }
             }
         }
-        return Json.list(ids);
+        return brief ? Long.toString(count) : Json.list(ids);
     }
 
     private static Message message(Session session, Request request, long number) throws JMSException {

@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::lab::{Lab, verdict};
+use super::rabbitmq;
+use crate::brokers::Kind;
 use crate::http;
 use crate::services::{self, Esm, Function};
 
@@ -14,10 +16,10 @@ const MAPPINGS: usize = 100;
 const OBSERVED: Duration = Duration::from_secs(10);
 
 pub(super) fn run() -> Result<()> {
-    let lab = Lab::open()?;
+    let lab = Lab::open(Kind::Rabbitmq)?;
     let queues: Vec<String> = (1..=MAPPINGS).map(|number| format!("idle-{number}")).collect();
     for queue in &queues {
-        lab.publish(queue, &["--declare", "classic", "--count", "0"])?;
+        rabbitmq::publish(&lab, queue, &["--declare", "classic", "--count", "0"])?;
     }
     let function = Function::start(&lab.programs, &["--quiet"], &lab.interrupt)?;
     let mappings: Vec<String> = queues.iter().map(|queue| services::mapping(queue, "")).collect();

@@ -47,14 +47,9 @@ impl Activemq {
         Ok(Self { ports: Ports { openwire, tls, stomp }, shares_store, measured })
     }
 
-    /// Where it speaks OpenWire.
-    pub(crate) fn openwire_url(&self) -> String {
-        format!("tcp://127.0.0.1:{}", self.ports.openwire)
-    }
-
     /// Where it speaks STOMP, which needs no login.
-    pub(crate) fn stomp_url(&self) -> String {
-        format!("stomp://127.0.0.1:{}", self.ports.stomp)
+    pub(crate) fn stomp_port(&self) -> u16 {
+        self.ports.stomp
     }
 
     /// The first two compilers only, and one thread that collects garbage, halve the time of the start.
@@ -108,13 +103,21 @@ impl Broker for Activemq {
         speaks_openwire(self.ports.openwire) || log.contains("waiting a lock to be acquired")
     }
 
+    fn endpoint(&self) -> String {
+        format!("tcp://127.0.0.1:{}", self.ports.openwire)
+    }
+
+    fn administrator(&self) -> (&'static str, &'static str) {
+        ("admin", "admin")
+    }
+
     fn environment(&self, folder: &Path) -> Result<Vec<(&'static str, String)>> {
         let certificates = Certificates::at(&folder.join("tls"));
         let path = |path: &Path| path.display().to_string();
         Ok(vec![
-            ("ESM_TEST_ACTIVEMQ_URL", self.openwire_url()),
+            ("ESM_TEST_ACTIVEMQ_URL", self.endpoint()),
             ("ESM_TEST_ACTIVEMQ_TLS_URL", format!("ssl://localhost:{}", self.ports.tls)),
-            ("ESM_TEST_ACTIVEMQ_STOMP_URL", self.stomp_url()),
+            ("ESM_TEST_ACTIVEMQ_STOMP_URL", format!("stomp://127.0.0.1:{}", self.ports.stomp)),
             ("ESM_TEST_ACTIVEMQ_CA_FILE", path(&certificates.ca)),
             ("ESM_TEST_ACTIVEMQ_CLIENT_CERT_FILE", path(&certificates.client)),
             ("ESM_TEST_ACTIVEMQ_CLIENT_KEY_FILE", path(&certificates.client_key)),

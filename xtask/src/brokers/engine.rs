@@ -60,12 +60,17 @@ pub(crate) struct Settings {
     /// This node is that second one.
     pub(super) shares_store: bool,
     /// Made to run long rather than to start soon.
-    pub(crate) measured: bool,
+    pub(super) measured: bool,
 }
 
 impl Settings {
     pub(crate) fn of(kind: Kind) -> Self {
         Self { kind, ..Self::default() }
+    }
+
+    /// For a node whose work is measured.
+    pub(crate) fn to_measure(kind: Kind) -> Self {
+        Self { kind, measured: true, ..Self::default() }
     }
 }
 
@@ -85,6 +90,13 @@ impl Engine {
                 Ok(Self::Rabbitmq(Rabbitmq::new()?))
             }
             Kind::Activemq => Ok(Self::Activemq(Activemq::new(settings)?)),
+        }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Rabbitmq(_) => Kind::Rabbitmq,
+            Self::Activemq(_) => Kind::Activemq,
         }
     }
 
@@ -116,6 +128,12 @@ pub(super) trait Broker {
 
     /// Whether it can be used, or waits to take over; `log` is what it has said since it was started.
     fn is_ready(&self, log: &str) -> bool;
+
+    /// Where `esm` reads it, as its configuration wants it.
+    fn endpoint(&self) -> String;
+
+    /// Who may do everything: a name and a password.
+    fn administrator(&self) -> (&'static str, &'static str);
 
     /// What tests read to find it.
     fn environment(&self, folder: &Path) -> Result<Vec<(&'static str, String)>>;

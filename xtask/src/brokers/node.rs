@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::activemq::Activemq;
-use super::engine::{Engine, Settings};
+use super::engine::{Broker, Engine, Settings};
 use super::rabbitmq::Rabbitmq;
 use crate::process::{self, Process};
 use crate::wait;
@@ -37,6 +37,14 @@ struct State {
     broker: Option<Process>,
     /// Ends the node when the process it was started for is gone.
     watcher: Option<Process>,
+}
+
+/// A broker, as somebody sees it who wants to read from it.
+pub(crate) struct Source {
+    pub(crate) engine: &'static str,
+    pub(crate) endpoint: String,
+    pub(crate) username: &'static str,
+    pub(crate) password: &'static str,
 }
 
 pub(crate) struct Node {
@@ -155,7 +163,14 @@ impl Node {
         self.broker().environment(&self.folder)
     }
 
-    /// The same as lines for a shell.
+    /// What `esm`'s configuration says of it.
+    pub(crate) fn source(&self) -> Source {
+        let broker = self.broker();
+        let (username, password) = broker.administrator();
+        Source { engine: self.state.engine.kind().name(), endpoint: broker.endpoint(), username, password }
+    }
+
+    /// The environment as lines for a shell.
     pub(crate) fn exports(&self) -> Result<String> {
         let quoted = |value: &str| format!("'{}'", value.replace('\'', r"'\''"));
         let line = |(name, value): (&str, String)| format!("export {name}={}\n", quoted(&value));
@@ -183,7 +198,7 @@ impl Node {
         }
     }
 
-    fn broker(&self) -> &dyn super::engine::Broker {
+    fn broker(&self) -> &dyn Broker {
         self.state.engine.broker()
     }
 

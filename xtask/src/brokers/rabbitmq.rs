@@ -154,12 +154,20 @@ impl Broker for Rabbitmq {
         speaks_amqp(amqp) && http::get(management, "/api/overview").is_ok()
     }
 
+    fn endpoint(&self) -> String {
+        format!("amqp://127.0.0.1:{}", self.ports.amqp)
+    }
+
+    fn administrator(&self) -> (&'static str, &'static str) {
+        ("guest", "guest")
+    }
+
     fn environment(&self, folder: &Path) -> Result<Vec<(&'static str, String)>> {
-        let Ports { amqp, amqps, management, .. } = self.ports;
+        let Ports { amqps, management, .. } = self.ports;
         let certificates = Certificates::at(&folder.join("tls"));
         let path = |path: &Path| path.display().to_string();
         Ok(vec![
-            ("ESM_TEST_RABBITMQ_URL", format!("amqp://127.0.0.1:{amqp}")),
+            ("ESM_TEST_RABBITMQ_URL", self.endpoint()),
             ("ESM_TEST_RABBITMQ_TLS_URL", format!("amqps://localhost:{amqps}")),
             ("ESM_TEST_RABBITMQ_MANAGEMENT_URL", format!("http://127.0.0.1:{management}")),
             ("ESM_TEST_RABBITMQ_CA_FILE", path(&certificates.ca)),

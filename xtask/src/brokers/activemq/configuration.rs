@@ -49,7 +49,8 @@ const RIGHTS: &str = r#"<authorizationEntry queue="&gt;" read="admins" write="ad
           <authorizationEntry queue="test.&gt;" read="guests" write="guests" admin="admins"/>
           <authorizationEntry queue="stomp.&gt;" read="admins" write="anonymous" admin="anonymous"/>
           <authorizationEntry topic="&gt;" read="admins" write="admins" admin="admins"/>
-          <authorizationEntry topic="ActiveMQ.Advisory.&gt;" read="everybody" write="everybody" admin="everybody"/>"#;
+          <authorizationEntry topic="ActiveMQ.Advisory.&gt;" read="admins,guests,anonymous" write="admins,guests,anonymous"
+                              admin="admins,guests,anonymous"/>"#;
 
 pub(super) fn text(ports: Ports, store: &str, choices: &Choices) -> String {
     let Ports { openwire, tls, stomp } = ports;
@@ -77,10 +78,10 @@ pub(super) fn text(ports: Ports, store: &str, choices: &Choices) -> String {
       </kahaDB>
     </persistenceAdapter>
     <plugins>
-      <simpleAuthenticationPlugin anonymousAccessAllowed="true" anonymousUser="anonymous" anonymousGroup="anonymous,everybody">
+      <simpleAuthenticationPlugin anonymousAccessAllowed="true" anonymousUser="anonymous" anonymousGroup="anonymous">
         <users>
-          <authenticationUser username="admin" password="admin" groups="admins,everybody"/>
-          <authenticationUser username="guest" password="guest" groups="guests,everybody"/>
+          <authenticationUser username="admin" password="admin" groups="admins"/>
+          <authenticationUser username="guest" password="guest" groups="guests"/>
         </users>
       </simpleAuthenticationPlugin>
       <authorizationPlugin><map><authorizationMap><authorizationEntries>
