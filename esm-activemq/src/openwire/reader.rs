@@ -1,5 +1,7 @@
 //! Where every byte of a frame is read, with every check of a bound.
 
+use std::mem;
+
 use bytes::Bytes;
 
 use super::{
@@ -182,16 +184,16 @@ impl<'a> Reader<'a> {
 
     /// Everything that is left.
     pub(super) fn rest(&mut self) -> Bytes {
-        self.frame.slice_ref(std::mem::take(&mut self.rest))
+        self.frame.slice_ref(mem::take(&mut self.rest))
     }
 
     /// A nested structure, whose type stands before it.
     #[inline]
-    pub(super) fn object<T: Structure>(&mut self) -> Result<Option<T>, DecodeError> {
-        if self.flag()? { self.present_object().map(Some) } else { Ok(None) }
+    pub(super) fn object<T: Structure>(&mut self, slot: &mut Option<T>) -> Result<(), DecodeError> {
+        if self.flag()? { self.present_object(slot) } else { Ok(()) }
     }
 
-    fn present_object<T: Structure>(&mut self) -> Result<T, DecodeError> {
+    fn present_object<T: Structure>(&mut self, slot: &mut Option<T>) -> Result<(), DecodeError> {
         let type_id = self.u8()?;
         if self.flags.is_some() && may_be_marshalled(type_id) && self.flag()? {
             return Err(Problem::MarshalledForm.into());
@@ -200,39 +202,37 @@ impl<'a> Reader<'a> {
             return Err(Problem::TooDeep.into());
         }
         self.depth += 1;
-        let object = T::read(type_id, self)?;
+        T::read(slot, type_id, self)?;
         self.depth -= 1;
-        Ok(object)
+        Ok(())
     }
 
     /// A nested structure, or a reference to one that came before.
     #[inline]
-    pub(super) fn cached<T: Structure + Cacheable>(&mut self) -> Result<Option<T>, DecodeError> {
-        if self.cache.is_some() { self.new_or_reference() } else { self.object() }
+    pub(super) fn cached<T: Structure + Cacheable>(&mut self, slot: &mut Option<T>) -> Result<(), DecodeError> {
+        if self.cache.is_some() { self.new_or_reference(slot) } else { self.object(slot) }
     }
 
-    fn new_or_reference<T: Structure + Cacheable>(&mut self) -> Result<Option<T>, DecodeError> {
+    fn new_or_reference<T: Structure + Cacheable>(&mut self, slot: &mut Option<T>) -> Result<(), DecodeError> {
         let is_new = self.flag()?;
         let index = self.i16()?;
-        if !is_new {
-            return match &self.cache {
-                Some(cache) => cache.get(index),
-                None => Ok(None),
-            };
+        if is_new {
+            let outer = mem::replace(&mut self.copying, true);
+            self.object(slot)?;
+            self.copying = outer;
         }
-        let outer = std::mem::replace(&mut self.copying, true);
-        let object = self.object::<T>()?;
-        self.copying = outer;
-        if let Some(cache) = &mut self.cache {
-            cache.put(index, object.clone())?;
+        match &mut self.cache {
+            Some(cache) if is_new => cache.put(index, slot.clone())?,
+            Some(cache) => *slot = cache.get(index)?,
+            None => {}
         }
-        Ok(object)
+        Ok(())
     }
 
     /// Elements behind their count. Each takes a flag at least, which bounds the count.
-    pub(super) fn elements<T>(
+    pub(super) fn elements<T: Default>(
         &mut self,
-        mut read: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+        mut read: impl FnMut(&mut Self, &mut T) -> Result<(), DecodeError>,
     ) -> Result<Vec<T>, DecodeError> {
         let count = self.i16()?;
         let count = usize::try_from(count).map_err(|_| Problem::NegativeLength(i32::from(count)))?;
@@ -243,7 +243,9 @@ impl<'a> Reader<'a> {
         self.elements_left = self.elements_left.checked_sub(count).ok_or(Problem::TooManyElementsInFrame)?;
         let mut elements = Vec::with_capacity(count.min(MAX_RESERVED));
         for index in 0..count {
-            elements.push(read(self).map_err(|error| error.at(index))?);
+            let mut element = T::default();
+            read(self, &mut element).map_err(|error| error.at(index))?;
+            elements.push(element);
         }
         Ok(elements)
     }

@@ -12,6 +12,13 @@ pub(super) trait Fields: Default {
     fn read_fields(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError>;
 
     fn write_fields(&self, writer: &mut Writer<'_>);
+
+    /// A structure with its fields.
+    fn read_new(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut structure = Self::default();
+        structure.read_fields(reader)?;
+        Ok(structure)
+    }
 }
 
 /// What a kind's field holds in Rust.
@@ -57,7 +64,7 @@ macro_rules! structure {
                 $(
                     let is_there = true $(&& reader.speaks($since, i32::MAX $(.min($until))?))?;
                     if is_there {
-                        self.$field = <$kind $(<$structure>)? as Kind>::read(reader)
+                        <$kind $(<$structure>)? as Kind>::read(&mut self.$field, reader)
                             .map_err(|error| error.inside(stringify!($field)))?;
                     }
                 )*
@@ -132,13 +139,11 @@ macro_rules! commands {
                     $type_id
                 }
 
-                fn read(type_id: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+                fn read(slot: &mut Option<Self>, type_id: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
                     if type_id != $type_id {
                         return Err(Problem::UnexpectedType(type_id).into());
                     }
-                    let mut structure = Self::default();
-                    structure.read_fields(reader)?;
-                    Ok(structure)
+                    slot.insert(Self::default()).read_fields(reader)
                 }
 
                 fn write(&self, writer: &mut Writer<'_>) {
@@ -230,18 +235,16 @@ macro_rules! commands {
             pub(super) fn read(type_id: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
                 Ok(match type_id {
                     WireFormatInfo::TYPE => Self::WireFormatInfo(
-                        Structure::read(type_id, reader).map_err(|error| error.inside("WireFormatInfo"))?
+                        read_one(type_id, reader).map_err(|error| error.inside("WireFormatInfo"))?
                     ),
                     _ if MessageKind::from_type(type_id).is_some() => {
-                        Self::Message(Structure::read(type_id, reader).map_err(|error| error.inside("Message"))?)
+                        Self::Message(read_one(type_id, reader).map_err(|error| error.inside("Message"))?)
                     }
-                    _ if Destination::is_type(type_id) => Self::Destination(
-                        Structure::read(type_id, reader).map_err(|error| error.inside("Destination"))?
-                    ),
+                    _ if Destination::is_type(type_id) => {
+                        Self::Destination(read_one(type_id, reader).map_err(|error| error.inside("Destination"))?)
+                    }
                     $($type_id => {
-                        let mut command = $name::default();
-                        command.read_fields(reader).map_err(|error| error.inside(stringify!($name)))?;
-                        Self::$name(command)
+                        Self::$name($name::read_new(reader).map_err(|error| error.inside(stringify!($name)))?)
                     })*
                     unknown => return Err(Problem::UnknownType(unknown).into()),
                 })
