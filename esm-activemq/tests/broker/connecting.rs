@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use esm_activemq::testing::{Messages, Relay, TestBroker};
-use esm_core::{source::SourceError, tls::TlsFiles};
+use esm_core::{
+    source::{DeadLettered, SourceError},
+    tls::TlsFiles,
+};
 use tokio::net::TcpListener;
 
-use crate::bench::{Mapping, is_kept_for, receive, stop, texts};
+use crate::bench::{Mapping, ack, is_kept_for, json, receive, stop, texts};
 
 #[tokio::test]
 #[ignore = "needs a broker"]
@@ -163,4 +166,30 @@ async fn a_short_time_of_inactivity_ends_neither_an_idle_connection_nor_one_whos
     broker.produce(&idle, Messages::text("late")).await;
     assert_eq!(receive(&mut idling, 1).await.len(), 1);
     assert_eq!(receive(&mut waiting, 20).await.len(), 20);
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn an_older_version_and_other_choices_of_the_broker_change_nothing() {
+    let choices = ["wireFormat.version=10", "wireFormat.maxInactivityDuration=0", "wireFormat.stackTraceEnabled=true"];
+    let choices = choices.map(|choice| format!("connector={choice}"));
+    let broker = TestBroker::private("version-10", &choices.each_ref().map(String::as_str)).await;
+    broker.produce("test.version", Messages::text("{n}").count(3).property("p", "long", "7")).await;
+
+    let mut session = Mapping::new(&broker, "test.version").open(10).await;
+    let deliveries = receive(&mut session, 3).await;
+    assert_eq!(json(&session, &deliveries[2])["properties"]["p"], "7");
+    ack(&session, &deliveries[..2]).await;
+    let dead_lettered = session.consumer.dead_letter(deliveries[2].receipt, "cause").await;
+    assert_eq!(dead_lettered, Ok(DeadLettered::Taken));
+    broker.wait_until("test.version", |queue| queue.size == 0).await;
+    stop(session).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_version_that_is_too_old_is_told() {
+    let broker = TestBroker::private("version-9", &["connector=wireFormat.version=9"]).await;
+    let error = Mapping::new(&broker, "test.version").refusal().await;
+    assert!(matches!(&error, SourceError::Protocol { words, .. } if words.contains("version 9")), "{error:?}");
 }

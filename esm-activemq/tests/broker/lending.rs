@@ -108,7 +108,8 @@ async fn after_a_cancel_nothing_more_arrives() {
 #[tokio::test]
 #[ignore = "needs a broker"]
 async fn a_prefetch_of_one_thousand_is_not_taken_for_the_default_of_the_brokers_policy() {
-    let policy = r#"policy=<policyEntry queue=">" queuePrefetch="3"/>"#;
+    // 0 is what would make us ask for each message.
+    let policy = r#"policy=<policyEntry queue=">" queuePrefetch="0"/>"#;
     let broker = TestBroker::private("queue-prefetch", &[policy]).await;
     broker.produce("test.policy", Messages::text("{n}").count(50)).await;
 
@@ -131,4 +132,25 @@ async fn what_comes_into_an_empty_queue_arrives_in_its_order() {
     let deliveries = receive(&mut session, 60).await;
     assert_eq!(texts(&session, &deliveries), numbers(0..60));
     assert!(matches!(arrival(&mut session).await, Arrival::Delivery(_)));
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_batch_fills_from_the_backlogs_of_several_queues() {
+    let broker = TestBroker::shared();
+    let parent = broker.queue("backlogs");
+    let queues = ["a", "b", "c"].map(|name| format!("{parent}.{name}"));
+    for queue in &queues {
+        broker.produce(queue, Messages::text("{n}").count(1_000)).await;
+    }
+    let mut session = Mapping::new(&broker, &format!("{parent}.*")).open(3_500).await;
+
+    let began = Instant::now();
+    let deliveries = receive(&mut session, 3_000).await;
+
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    ack(&session, &deliveries).await;
+    for queue in &queues {
+        broker.wait_until(queue, |queue| queue.size == 0).await;
+    }
 }
