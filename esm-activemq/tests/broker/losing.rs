@@ -239,7 +239,9 @@ async fn connections_that_break_again_and_again_lose_nothing() {
                 assert!(!acknowledged[*number], "{number} was acknowledged and came again after {cuts} cuts");
             }
             if session.consumer.settle(&receipts(&batch), Disposition::Ack).await.is_ok() {
-                numbers.into_iter().for_each(|number| acknowledged[number] = true);
+                for number in numbers {
+                    acknowledged[number] = true;
+                }
             }
         }
         if broker.statistics(&queue).await.size == 0 {
@@ -249,5 +251,5 @@ async fn connections_that_break_again_and_again_lose_nothing() {
 
     assert!(cuts > 3, "only {cuts} cuts");
     let queue = broker.wait_until(&queue, |queue| queue.size == 0).await;
-    assert_eq!(queue.dequeue_count as usize, MESSAGES);
+    assert_eq!(queue.dequeue_count, MESSAGES as u64);
 }

@@ -52,7 +52,7 @@ async fn exactly_what_succeeded_leaves(seed: u64) {
 
     kept.sort_by_key(|text| text.parse::<usize>().expect("a number"));
     let queued = broker.wait_until(&queue, |queue| queue.inflight_count == 0).await;
-    assert_eq!(queued.size as usize, kept.len(), "seed {seed}");
+    assert_eq!(queued.size, kept.len() as u64, "seed {seed}");
     let mut session = mapping.open(200).await;
     let left = receive(&mut session, kept.len()).await;
     assert_eq!(texts(&session, &left), kept, "seed {seed}");
