@@ -47,15 +47,18 @@ pub(crate) struct ActiveMqConsumer {
 impl ActiveMqConsumer {
     /// Sends what `decide` makes of the ledger. Acknowledgements must leave in the order in which they were decided,
     /// since each range counts on those before it.
-    fn send(&self, decide: impl FnOnce(&mut Ledger) -> Vec<Acknowledgement>) -> Option<Answer> {
+    fn send(&self, decide: impl FnOnce(&mut Ledger) -> Vec<Acknowledgement>) -> Result<Option<Answer>, SourceError> {
         let mut lending = lock(&self.lending);
+        if let Some(cause) = &lending.lost {
+            return Err(cause.clone());
+        }
         let mut acknowledgements = decide(&mut lending.ledger);
-        let last = acknowledgements.pop()?;
+        let Some(last) = acknowledgements.pop() else { return Ok(None) };
         lending.acknowledged();
         for acknowledgement in acknowledgements {
             self.consumer.acknowledge(acknowledgement);
         }
-        Some(self.consumer.acknowledge_and_ask(last))
+        Ok(Some(self.consumer.acknowledge_and_ask(last)))
     }
 
     async fn answered(&self, answer: Option<Answer>) -> Result<(), SourceError> {
@@ -67,7 +70,7 @@ impl ActiveMqConsumer {
 
     async fn ack(&self, receipts: &[Receipt]) -> Result<(), SourceError> {
         let runs = |ledger: &mut Ledger| ledger.succeed(receipts).into_iter().map(standard).collect();
-        self.answered(self.send(runs)).await
+        self.answered(self.send(runs)?).await
     }
 
     async fn expire(&self, receipts: &[Receipt]) -> Result<(), SourceError> {
@@ -78,13 +81,13 @@ impl ActiveMqConsumer {
                 .map(|id| single(AckKind::Expired, id))
                 .collect()
         };
-        self.answered(self.send(singly)).await
+        self.answered(self.send(singly)?).await
     }
 
     async fn poison(&self, receipt: Receipt, cause: &str) -> Result<(), SourceError> {
         let poison = AckKind::Poison(cause.to_owned());
         let one = |ledger: &mut Ledger| ledger.give_up(receipt).map(|id| single(poison, id)).into_iter().collect();
-        self.answered(self.send(one)).await
+        self.answered(self.send(one)?).await
     }
 
     /// Publishes a dead letter ourselves, and acknowledges the original only when the broker has it.
@@ -189,6 +192,8 @@ pub(crate) struct Lending {
     /// All messages so far.
     arrived: u64,
     waker: Arc<Notify>,
+    /// Set when the consumer has ended by itself. The broker would take acknowledgements and ignore them.
+    lost: Option<SourceError>,
 }
 
 /// A queue that has a backlog finds 200 messages at a time (`maxPageSize`), and looks for more when something
@@ -199,7 +204,7 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(1);
 
 impl Lending {
     pub(crate) fn new(prefetch: i32, waker: Arc<Notify>) -> Self {
-        let mut lending = Self { ledger: Ledger::new(), prefetch: 0, since_woken: 0, arrived: 0, waker };
+        let mut lending = Self { ledger: Ledger::new(), prefetch: 0, since_woken: 0, arrived: 0, waker, lost: None };
         lending.prefetch_set(prefetch);
         lending
     }
@@ -218,13 +223,17 @@ impl Lending {
         self.prefetch = usize::try_from(prefetch).unwrap_or(0);
     }
 
+    pub(crate) fn lose(&mut self, cause: SourceError) {
+        self.lost.get_or_insert(cause);
+    }
+
     fn acknowledged(&mut self) {
         self.since_woken = 0;
     }
 
     /// Whether the broker could lend more.
     fn has_room(&self) -> bool {
-        (1..self.prefetch).contains(&self.ledger.unsettled())
+        self.lost.is_none() && (1..self.prefetch).contains(&self.ledger.unsettled())
     }
 
     /// What wakes the queue: changes nothing.

@@ -47,6 +47,7 @@ impl Reader {
 
     fn lose(&mut self, cause: SourceError) {
         self.deliveries = None;
+        lock(&self.lending).lose(cause.clone());
         if let Some(lost) = self.lost.take() {
             // Who has ended the session does not ask for its cause.
             let _ = lost.send(cause);

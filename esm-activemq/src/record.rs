@@ -378,7 +378,11 @@ mod tests {
     fn check_expiry(expiration: i64, broker_out_time: i64, expected: Option<Duration>) {
         let now = Instant::now();
         let message = Message { expiration, broker_out_time, ..Message::with_text("") };
-        assert_eq!(delivery(message, now).expires_at, expected.map(|left| now + left), "{expiration} {broker_out_time}");
+        assert_eq!(
+            delivery(message, now).expires_at,
+            expected.map(|left| now + left),
+            "{expiration} {broker_out_time}"
+        );
     }
 
     #[test]

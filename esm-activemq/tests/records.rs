@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 #[path = "openwire/vectors.rs"]
-#[allow(dead_code)] // shared with tests that need more of it
+#[allow(dead_code, clippy::unwrap_used)] // shared with tests that need more of it
 mod vectors;
 
 const ARN: &str = "arn:aws:mq:us-west-2:111122223333:broker:test:b-9bcfa592-423a-4942-879d-eb284b418fc8";
@@ -95,10 +95,7 @@ fn documented_messages() -> [MessageDispatch; 2] {
         })
     };
     let bytes = Bytes::from_static(&[0x2d, 0x06, 0x86, 0x43, 0xcd, 0x92, 0xe3, 0xc9]);
-    [
-        message(Message::with_text("ABC:AAAA"), 1, "myJMSCoID"),
-        message(Message::with_bytes(bytes), 2, "myJMSCoID1"),
-    ]
+    [message(Message::with_text("ABC:AAAA"), 1, "myJMSCoID"), message(Message::with_bytes(bytes), 2, "myJMSCoID1")]
 }
 
 #[test]
@@ -147,14 +144,14 @@ fn the_wire_profile_is_what_aws_sends_in_its_order() {
             .marshalled_properties,
         ..Message::with_text("some text")
     };
-    let expected = format!(
-        r#"{{"eventSource":"aws:mq","eventSourceArn":"{ARN}","messages":[{{"messageID":"{CONNECTION}:1:1:1","#
-    ) + concat!(
-        r#""messageType":"jms/text-message","timestamp":1599863938941,"deliveryMode":1,"correlationID":"","#,
-        r#""replyTo":"null","destination":{"physicalName":"testQueue"},"redelivered":false,"type":"","#,
-        r#""expiration":0,"priority":0,"data":"c29tZSB0ZXh0","brokerInTime":1599863938943,"#,
-        r#""brokerOutTime":1599863938944,"properties":{"testKey":"testValue"}}]}"#
-    );
+    let expected =
+        format!(r#"{{"eventSource":"aws:mq","eventSourceArn":"{ARN}","messages":[{{"messageID":"{CONNECTION}:1:1:1","#)
+            + concat!(
+                r#""messageType":"jms/text-message","timestamp":1599863938941,"deliveryMode":1,"correlationID":"","#,
+                r#""replyTo":"null","destination":{"physicalName":"testQueue"},"redelivered":false,"type":"","#,
+                r#""expiration":0,"priority":0,"data":"c29tZSB0ZXh0","brokerInTime":1599863938943,"#,
+                r#""brokerOutTime":1599863938944,"properties":{"testKey":"testValue"}}]}"#
+            );
     assert_eq!(encode(EventProfile::Wire, &[lent(message)]), expected);
 }
 
@@ -177,7 +174,8 @@ fn full_message() -> MessageDispatch {
 
 #[test]
 fn every_field_has_its_place() {
-    let bare = MessageDispatch { destination: None, message: Some(Message::with_text("")), ..MessageDispatch::default() };
+    let bare =
+        MessageDispatch { destination: None, message: Some(Message::with_text("")), ..MessageDispatch::default() };
     let messages = [full_message(), bare];
     check("every-field-documented", &encode(EventProfile::Documented, &messages));
     check("every-field-wire", &encode(EventProfile::Wire, &messages));
@@ -220,7 +218,8 @@ fn recorded(capture: &str) -> Vec<MessageDispatch> {
 
 #[test]
 fn recorded_messages_become_records_or_say_why_not() {
-    for capture in ["rich-loose-nocache", "compressed-loose-nocache", "from-stomp-standard-utf8-loose-nocache-nostack"] {
+    for capture in ["rich-loose-nocache", "compressed-loose-nocache", "from-stomp-standard-utf8-loose-nocache-nostack"]
+    {
         let mut encoder = RecordEncoder::new(EventProfile::Documented);
         let (mut records, mut causes) = (Vec::new(), Vec::new());
         for dispatch in recorded(capture) {
@@ -335,7 +334,10 @@ fn properties_that_java_takes_from_the_header_are_among_them() {
         group_id: Some("orders".into()),
         group_sequence: 3,
         user_id: Some("admin".into()),
-        ..with_properties([("JMSXUserID", Primitive::String("impostor".into())), ("JMSXDeliveryCount", Primitive::Int(2))])
+        ..with_properties([
+            ("JMSXUserID", Primitive::String("impostor".into())),
+            ("JMSXDeliveryCount", Primitive::Int(2)),
+        ])
     };
     let expected = json!({ "JMSXGroupID": "orders", "JMSXGroupSeq": "3", "JMSXUserID": "admin" });
     assert_eq!(shown(EventProfile::Documented, grouped)["properties"], expected);
@@ -453,8 +455,7 @@ fn properties_nested_too_deep_are_no_record() {
 #[test]
 fn records_of_every_size_share_buffers_without_mixing() {
     for profile in BOTH {
-        let dispatches: Vec<_> =
-            (0..200).map(|n: usize| lent(Message::with_bytes(vec![b'a'; n * n].into()))).collect();
+        let dispatches: Vec<_> = (0..200).map(|n: usize| lent(Message::with_bytes(vec![b'a'; n * n].into()))).collect();
         let event: Value = serde_json::from_slice(&encode(profile, &dispatches)).expect("is JSON");
         let records = event["messages"].as_array().expect("a list");
         assert_eq!(records.len(), dispatches.len());

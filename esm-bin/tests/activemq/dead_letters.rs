@@ -51,7 +51,7 @@ async fn one_poison_message_in_a_batch_of_100_lies_alone_in_the_dead_letter_queu
     let poison = broker.produce(queue, Messages::text("poison").property("kept", "string", "yes")).await;
     broker.produce(queue, Messages::text("after {n}").count(39)).await;
     let function = fails_on("poison").await;
-    let one_batch = format!("maximum_batching_window_in_seconds = 30\n{ONE_BY_ONE}");
+    let one_batch = format!("maximum_batching_window_in_seconds = 5\n{ONE_BY_ONE}");
     let service = Service::start(&Config::new(&broker, &function.url).mapping(queue, &one_batch)).await;
 
     service.metric_becomes("esm_dropped_events_total", &["attempts"], 1).await;

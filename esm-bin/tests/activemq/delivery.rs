@@ -21,11 +21,6 @@ use crate::{
 pub(crate) static MANY: LazyLock<usize> =
     LazyLock::new(|| if std::env::var_os("ESM_TEST_ALL").is_some() { 200_000 } else { 20_000 });
 
-/// The bodies of numbered messages.
-pub(crate) fn numbered(count: usize) -> HashSet<String> {
-    (0..count).map(|number| number.to_string()).collect()
-}
-
 async fn every_message_arrives_once(function: Function, more: &str) {
     let broker = TestBroker::shared();
     let queue = broker.queue("exactly-once");
@@ -36,7 +31,7 @@ async fn every_message_arrives_once(function: Function, more: &str) {
     service.metric_becomes("esm_deleted_events_total", &[], *MANY as u64).await;
     let bodies = function.bodies();
     assert_eq!(bodies.len(), *MANY, "none twice");
-    assert_eq!(bodies.into_iter().collect::<HashSet<_>>(), numbered(*MANY));
+    assert_eq!(bodies.into_iter().collect::<HashSet<_>>(), (0..*MANY).map(|number| number.to_string()).collect());
     let statistics = broker.statistics(&queue).await;
     assert_eq!((statistics.size, statistics.dequeue_count), (0, *MANY as u64), "the queue is empty");
     assert_eq!(service.metric("esm_reconnects_total", &[]).await, 0, "no acknowledgement was refused");

@@ -10,7 +10,7 @@ use crate::{
         function::{Answer, Function},
         service::{Config, Service, wait_for},
     },
-    delivery::{MANY, numbered},
+    delivery::MANY,
 };
 
 /// What is in flight when somebody is killed: five batches of a hundred.
@@ -19,34 +19,38 @@ const IN_FLIGHT: usize = 500;
 async fn nothing_is_missing(name: &str, configure: impl Fn(&mut Config, &TestBroker, &TestBroker)) {
     let (active, standby) = TestBroker::pair(name).await;
     let queue = "test.pair";
-    active.produce(queue, Messages::text("{n}").count(*MANY)).await;
-    let function = Function::start_with(|_| Answer::After(Duration::from_millis(100))).await;
+    let half = *MANY / 2;
+    active.produce(queue, Messages::text("first {n}").count(half)).await;
+    let function = Function::start_with(|_| Answer::After(Duration::from_millis(300))).await;
     let mut config = Config::new(&active, &function.url).mapping(queue, "");
     configure(&mut config, &active, &standby);
     let mut service = Service::start(&config).await;
-    let reaches = async |progress: usize| {
-        wait_for("progress", || (function.bodies().len() > *MANY * progress / 10).then_some(())).await;
+    let different = || function.bodies().into_iter().collect::<HashSet<_>>().len();
+    let reaches = async |count: usize| {
+        wait_for("progress", || (different() >= count).then_some(())).await;
     };
 
-    reaches(2).await;
+    reaches(half / 10).await;
     active.kill().await;
-    reaches(4).await; // so the standby has taken over, and we have found it
+    assert!(different() < half, "it was killed on the way");
+    reaches(half / 2).await; // so the standby has taken over, and we have found it
     service.kill();
     let before_the_kill = function.calls().len();
+    assert!(different() < half, "it was killed on the way");
     service.start_again().await;
-    reaches(6).await;
+    reaches(half).await;
     let after_the_kill = function.calls().len();
-    active.start().await;
+    active.start().await; // waits to take over in its turn
+    standby.produce(queue, Messages::text("second {n}").count(half)).await;
+    reaches(half + half / 10).await;
     standby.kill().await;
+    assert!(different() < *MANY, "it was killed on the way");
+    reaches(*MANY).await;
 
-    wait_for("every message", || {
-        let seen: HashSet<_> = function.bodies().into_iter().collect();
-        (seen.len() == *MANY).then_some(())
-    })
-    .await;
     active.wait_until(queue, |statistics| statistics.size == 0).await;
     let bodies = function.bodies();
-    assert_eq!(bodies.iter().cloned().collect::<HashSet<_>>(), numbered(*MANY));
+    let sent = ["first", "second"].into_iter().flat_map(|part| (0..half).map(move |number| format!("{part} {number}")));
+    assert_eq!(bodies.iter().cloned().collect::<HashSet<_>>(), sent.collect());
     let repeated = bodies.len() - *MANY;
     assert!(repeated <= 3 * IN_FLIGHT, "{repeated} were repeated, more than were in flight");
     assert!(service.metric("esm_reconnects_total", &[]).await >= 1);

@@ -35,7 +35,7 @@ pub(crate) struct Config {
     pub(crate) endpoints: Vec<String>,
     /// Further lines of `[brokers.test]`.
     pub(crate) broker: String,
-    /// Who the secret `visitor` is.
+    /// Who the secret `visitor` is; the password is the same word.
     pub(crate) visitor: String,
     pub(crate) function_url: String,
     /// Further lines of `[functions.function]`.
@@ -70,7 +70,7 @@ impl Config {
         self
     }
 
-    /// The last mapping logs in as the user `visitor`, unless told otherwise, with the password `visitor`.
+    /// The last mapping logs in as the user `visitor`, unless told otherwise.
     pub(crate) fn by_visitor(mut self) -> Self {
         self.mappings.last_mut().expect("has a mapping").secret = "visitor";
         self
@@ -107,7 +107,7 @@ impl Config {
 /// A running `esm serve`. Killed when dropped.
 pub(crate) struct Service {
     child: Child,
-    administrator: &'static str,
+    passwords: [(&'static str, String); 2],
     base: String,
     dir: TempDir,
     http: reqwest::Client,
@@ -119,9 +119,11 @@ impl Service {
         let dir = tempfile::tempdir().expect("a folder");
         let port = free_port();
         std::fs::write(dir.path().join("esm.toml"), config.to_toml(port)).expect("writes");
-        let child = spawn(&dir, config.administrator);
+        let passwords =
+            [("ADMINISTRATOR_PASSWORD", config.administrator.into()), ("VISITOR_PASSWORD", config.visitor.clone())];
+        let child = spawn(&dir, &passwords);
         let base = format!("http://127.0.0.1:{port}");
-        let mut service = Self { child, administrator: config.administrator, base, dir, http: reqwest::Client::new() };
+        let mut service = Self { child, passwords, base, dir, http: reqwest::Client::new() };
         service.answers().await;
         service
     }
@@ -134,7 +136,7 @@ impl Service {
 
     /// Starts it again after a kill.
     pub(crate) async fn start_again(&mut self) {
-        self.child = spawn(&self.dir, self.administrator);
+        self.child = spawn(&self.dir, &self.passwords);
         self.answers().await;
     }
 
@@ -251,13 +253,12 @@ fn find_mappings(ready: &Value) -> Vec<Value> {
     list.expect("a list of mappings").clone()
 }
 
-fn spawn(dir: &TempDir, administrator: &str) -> Child {
+fn spawn(dir: &TempDir, passwords: &[(&str, String)]) -> Child {
     let log = File::options().create(true).append(true).open(dir.path().join("log")).expect("opens");
     Command::new(env!("CARGO_BIN_EXE_esm"))
         .args(["serve", "--config"])
         .arg(dir.path().join("esm.toml"))
-        .env("ADMINISTRATOR_PASSWORD", administrator)
-        .env("VISITOR_PASSWORD", "visitor")
+        .envs(passwords.iter().map(|(name, password)| (name, password)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("clones"))
         .stderr(log)

@@ -113,7 +113,7 @@ async fn missing_queue() {
 async fn no_permission() {
     let mut bench = Bench::new("no permission").await;
     let user = "no-permission";
-    bench.broker.put_user(user, "visitor").await;
+    bench.broker.put_user(user, user).await;
     bench.broker.permit(&bench.virtual_host, user, "").await;
     bench.publisher.declare("queue", "classic").await;
     let mut config = bench.config().mapping_in(&bench.virtual_host, "queue", "").by_visitor();
