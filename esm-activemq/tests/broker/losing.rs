@@ -185,10 +185,12 @@ async fn a_consumer_that_the_broker_closes_for_slowness_is_told_and_can_be_opene
     let slow = Mapping::new(&broker, "test.slow");
     let mut healthy = slow.beside("test.healthy").open(10).await;
     let mut session = slow.open(2).await;
-    receive(&mut session, 2).await;
+    let deliveries = receive(&mut session, 2).await;
 
     let lost = loss(&mut session).await;
     assert!(matches!(&lost, SourceError::ConsumerCancelled { .. }), "{lost:?}");
+    let settled = session.consumer.settle(&receipts(&deliveries), Disposition::Ack).await;
+    settled.expect_err("a lost session settles nothing");
     session.consumer.close().await;
 
     let mut session = slow.open(10).await;
