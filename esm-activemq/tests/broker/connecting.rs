@@ -7,9 +7,9 @@ use esm_core::{
     source::{DeadLettered, SourceError},
     tls::TlsFiles,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::bench::{Mapping, ack, is_kept_for, json, receive, stop, texts};
+use crate::bench::{Mapping, ack, is_kept_for, json, loss, receive, stop, texts};
 
 #[tokio::test]
 #[ignore = "needs a broker"]
@@ -134,6 +134,33 @@ async fn mappings_share_a_transport_and_the_end_of_one_leaves_the_others() {
     stop(going_on).await;
     while relay.connections() > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn mappings_that_come_back_at_the_same_time_share_a_transport_again() {
+    let broker = TestBroker::shared();
+    let relay = Relay::to(&broker.url).await;
+    let first = Mapping::at(&relay.url, &broker.queue("many"));
+    let mappings: Vec<_> = (0..20).map(|number| first.beside(&broker.queue(&format!("many-{number}")))).collect();
+
+    for _ in 0..2 {
+        let opening: JoinSet<_> =
+            mappings.iter().cloned().map(|mapping| async move { (mapping.open(10).await, mapping) }).collect();
+        let mut sessions = opening.join_all().await;
+        assert_eq!(relay.connections(), 1);
+        for (session, mapping) in &mut sessions {
+            let queue = &mapping.settings.queue.name;
+            broker.produce(queue, Messages::text(queue)).await;
+            let deliveries = receive(session, 1).await;
+            assert_eq!(texts(session, &deliveries), [queue.as_str()], "each has its own");
+            ack(session, &deliveries).await;
+        }
+        relay.cut();
+        for (session, _) in &mut sessions {
+            loss(session).await;
+        }
     }
 }
 
