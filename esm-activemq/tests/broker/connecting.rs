@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use esm_activemq::testing::{Messages, Relay, TestBroker};
-use esm_core::{source::SourceError, tls::TlsFiles};
-use tokio::net::TcpListener;
+use esm_core::{
+    source::{DeadLettered, SourceError},
+    tls::TlsFiles,
+};
+use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::bench::{Mapping, is_kept_for, receive, stop, texts};
+use crate::bench::{Mapping, ack, is_kept_for, json, loss, receive, stop, texts};
 
 #[tokio::test]
 #[ignore = "needs a broker"]
@@ -136,6 +139,33 @@ async fn mappings_share_a_transport_and_the_end_of_one_leaves_the_others() {
 
 #[tokio::test]
 #[ignore = "needs a broker"]
+async fn mappings_that_come_back_at_the_same_time_share_a_transport_again() {
+    let broker = TestBroker::shared();
+    let relay = Relay::to(&broker.url).await;
+    let first = Mapping::at(&relay.url, &broker.queue("many"));
+    let mappings: Vec<_> = (0..20).map(|number| first.beside(&broker.queue(&format!("many-{number}")))).collect();
+
+    for _ in 0..2 {
+        let opening: JoinSet<_> =
+            mappings.iter().cloned().map(|mapping| async move { (mapping.open(10).await, mapping) }).collect();
+        let mut sessions = opening.join_all().await;
+        assert_eq!(relay.connections(), 1);
+        for (session, mapping) in &mut sessions {
+            let queue = &mapping.settings.queue.name;
+            broker.produce(queue, Messages::text(queue)).await;
+            let deliveries = receive(session, 1).await;
+            assert_eq!(texts(session, &deliveries), [queue.as_str()], "each has its own");
+            ack(session, &deliveries).await;
+        }
+        relay.cut();
+        for (session, _) in &mut sessions {
+            loss(session).await;
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
 async fn other_logins_have_transports_of_their_own() {
     let broker = TestBroker::shared();
     let relay = Relay::to(&broker.url).await;
@@ -163,4 +193,30 @@ async fn a_short_time_of_inactivity_ends_neither_an_idle_connection_nor_one_whos
     broker.produce(&idle, Messages::text("late")).await;
     assert_eq!(receive(&mut idling, 1).await.len(), 1);
     assert_eq!(receive(&mut waiting, 20).await.len(), 20);
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn an_older_version_and_other_choices_of_the_broker_change_nothing() {
+    let choices = ["wireFormat.version=10", "wireFormat.maxInactivityDuration=0", "wireFormat.stackTraceEnabled=true"];
+    let choices = choices.map(|choice| format!("connector={choice}"));
+    let broker = TestBroker::private("version-10", &choices.each_ref().map(String::as_str)).await;
+    broker.produce("test.version", Messages::text("{n}").count(3).property("p", "long", "7")).await;
+
+    let mut session = Mapping::new(&broker, "test.version").open(10).await;
+    let deliveries = receive(&mut session, 3).await;
+    assert_eq!(json(&session, &deliveries[2])["properties"]["p"], "7");
+    ack(&session, &deliveries[..2]).await;
+    let dead_lettered = session.consumer.dead_letter(deliveries[2].receipt, "cause").await;
+    assert_eq!(dead_lettered, Ok(DeadLettered::Taken));
+    broker.wait_until("test.version", |queue| queue.size == 0).await;
+    stop(session).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_version_that_is_too_old_is_told() {
+    let broker = TestBroker::private("version-9", &["connector=wireFormat.version=9"]).await;
+    let error = Mapping::new(&broker, "test.version").refusal().await;
+    assert!(matches!(&error, SourceError::Protocol { words, .. } if words.contains("version 9")), "{error:?}");
 }

@@ -21,7 +21,7 @@ async fn fills(backlog: usize, batch: usize) {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?} for {batch} of {backlog} messages", began.elapsed());
     assert_eq!(texts(&session, &deliveries), numbers(0..batch));
     ack(&session, &deliveries).await;
-    broker.wait_until(&queue, |queue| queue.dequeue_count as usize == batch).await;
+    broker.wait_until(&queue, |queue| queue.dequeue_count == batch as u64).await;
     stop(session).await;
     broker.purge(&queue).await;
 }
@@ -108,7 +108,8 @@ async fn after_a_cancel_nothing_more_arrives() {
 #[tokio::test]
 #[ignore = "needs a broker"]
 async fn a_prefetch_of_one_thousand_is_not_taken_for_the_default_of_the_brokers_policy() {
-    let policy = r#"policy=<policyEntry queue=">" queuePrefetch="3"/>"#;
+    // 0 is what would make us ask for each message.
+    let policy = r#"policy=<policyEntry queue=">" queuePrefetch="0"/>"#;
     let broker = TestBroker::private("queue-prefetch", &[policy]).await;
     broker.produce("test.policy", Messages::text("{n}").count(50)).await;
 
@@ -131,4 +132,25 @@ async fn what_comes_into_an_empty_queue_arrives_in_its_order() {
     let deliveries = receive(&mut session, 60).await;
     assert_eq!(texts(&session, &deliveries), numbers(0..60));
     assert!(matches!(arrival(&mut session).await, Arrival::Delivery(_)));
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_batch_fills_from_the_backlogs_of_several_queues() {
+    let broker = TestBroker::shared();
+    let parent = broker.queue("backlogs");
+    let queues = ["a", "b", "c"].map(|name| format!("{parent}.{name}"));
+    for queue in &queues {
+        broker.produce(queue, Messages::text("{n}").count(if queue.ends_with('b') { 2_000 } else { 500 })).await;
+    }
+    let mut session = Mapping::new(&broker, &format!("{parent}.*")).open(3_500).await;
+
+    let began = Instant::now();
+    let deliveries = receive(&mut session, 3_000).await;
+
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    ack(&session, &deliveries).await;
+    for queue in &queues {
+        broker.wait_until(queue, |queue| queue.size == 0).await;
+    }
 }

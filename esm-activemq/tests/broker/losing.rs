@@ -185,10 +185,12 @@ async fn a_consumer_that_the_broker_closes_for_slowness_is_told_and_can_be_opene
     let slow = Mapping::new(&broker, "test.slow");
     let mut healthy = slow.beside("test.healthy").open(10).await;
     let mut session = slow.open(2).await;
-    receive(&mut session, 2).await;
+    let deliveries = receive(&mut session, 2).await;
 
     let lost = loss(&mut session).await;
     assert!(matches!(&lost, SourceError::ConsumerCancelled { .. }), "{lost:?}");
+    let settled = session.consumer.settle(&receipts(&deliveries), Disposition::Ack).await;
+    settled.expect_err("a lost session settles nothing");
     session.consumer.close().await;
 
     let mut session = slow.open(10).await;
@@ -239,7 +241,9 @@ async fn connections_that_break_again_and_again_lose_nothing() {
                 assert!(!acknowledged[*number], "{number} was acknowledged and came again after {cuts} cuts");
             }
             if session.consumer.settle(&receipts(&batch), Disposition::Ack).await.is_ok() {
-                numbers.into_iter().for_each(|number| acknowledged[number] = true);
+                for number in numbers {
+                    acknowledged[number] = true;
+                }
             }
         }
         if broker.statistics(&queue).await.size == 0 {
@@ -249,5 +253,5 @@ async fn connections_that_break_again_and_again_lose_nothing() {
 
     assert!(cuts > 3, "only {cuts} cuts");
     let queue = broker.wait_until(&queue, |queue| queue.size == 0).await;
-    assert_eq!(queue.dequeue_count as usize, MESSAGES);
+    assert_eq!(queue.dequeue_count, MESSAGES as u64);
 }

@@ -3,7 +3,7 @@
 use esm_activemq::testing::{Messages, TestBroker};
 use esm_core::{metrics::DropReason, source::DeadLettered};
 
-use crate::bench::{Mapping, ack, json, receive, receive_unusable, redelivered, text, texts};
+use crate::bench::{Mapping, ack, json, receive, receive_unusable, redelivered, stop, text, texts};
 
 #[tokio::test]
 #[ignore = "needs a broker"]
@@ -56,6 +56,27 @@ async fn a_message_that_is_too_large_is_given_up_by_its_head_and_the_queue_goes_
     broker.wait_until(&queue, |queue| queue.size == 0).await;
     broker.wait_until(&format!("DLQ.{queue}"), |queue| queue.size == 2).await;
     broker.purge(&format!("DLQ.{queue}")).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_message_that_is_too_large_to_be_read_and_not_persistent_stays_where_it_is() {
+    let broker = TestBroker::shared();
+    let queue = broker.queue("large-not-persistent");
+    broker.produce(&queue, Messages::bytes("").size(9 << 20).not_persistent()).await;
+    broker.produce(&queue, Messages::text("small").not_persistent()).await;
+    let mut session = Mapping::new(&broker, &queue).open(10).await;
+
+    let unusable = receive_unusable(&mut session).await;
+    let dead_lettered = session.consumer.dead_letter(unusable.receipt, &unusable.cause).await;
+
+    let Ok(DeadLettered::NoTarget { why }) = &dead_lettered else { panic!("{dead_lettered:?}") };
+    assert!(why.contains("not persistent"), "{why}");
+    let deliveries = receive(&mut session, 1).await;
+    ack(&session, &deliveries).await;
+    stop(session).await;
+    broker.wait_until(&queue, |queue| queue.size == 1 && queue.inflight_count == 0).await;
+    broker.purge(&queue).await;
 }
 
 #[tokio::test]

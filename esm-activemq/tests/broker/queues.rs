@@ -1,7 +1,7 @@
 //! Which messages of which queues come.
 
 use esm_activemq::testing::{Messages, TestBroker};
-use esm_core::source::SourceError;
+use esm_core::source::{DeadLettered, SourceError};
 
 use crate::bench::{Mapping, ack, json, numbers, receive, stop, texts};
 
@@ -116,4 +116,23 @@ async fn a_wildcard_reads_several_queues_each_by_its_own_name() {
     for queue in &queues {
         broker.wait_until(queue, |queue| queue.size == 0 && queue.dequeue_count == 3).await;
     }
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_queues_name_may_hold_any_character() {
+    let broker = TestBroker::shared();
+    let queue = broker.queue("zwölf € 😀 & 'more' \"<%>\" /");
+    broker.produce(&queue, Messages::text("{n}").count(2).not_persistent()).await;
+    let mut session = Mapping::new(&broker, &queue).open(10).await;
+
+    let deliveries = receive(&mut session, 2).await;
+    assert_eq!(json(&session, &deliveries[0])["destination"]["physicalName"], *queue);
+    ack(&session, &deliveries[..1]).await;
+    let dead_lettered = session.consumer.dead_letter(deliveries[1].receipt, "cause").await;
+    assert_eq!(dead_lettered, Ok(DeadLettered::Taken));
+
+    assert_eq!(broker.dead_letters(&queue).await.len(), 1);
+    stop(session).await;
+    assert_eq!(broker.browse(&queue).await.len(), 0);
 }

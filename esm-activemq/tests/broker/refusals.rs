@@ -6,9 +6,12 @@ use esm_activemq::{
     client::{ClientError, Connection, Transport},
     testing::{ADMINISTRATOR, GUEST, Messages, Relay, TestBroker},
 };
-use esm_core::{source::SourceError, tls::TlsFiles};
+use esm_core::{
+    source::{Disposition, SourceError},
+    tls::TlsFiles,
+};
 
-use crate::bench::{Mapping, ack, is_kept_for, login, loss, receive, texts};
+use crate::bench::{Mapping, ack, is_kept_for, login, loss, receipts, receive, texts};
 
 /// A little longer than a broker takes to close a transport on which it has refused a login.
 const REFUSED_TRANSPORT_CLOSES: Duration = Duration::from_secs(4);
@@ -117,9 +120,13 @@ async fn a_broker_that_stops_and_one_that_hangs_are_told_apart() {
     let inactivity = "connector=wireFormat.maxInactivityDuration=2000";
     let broker = TestBroker::private("stops", &[inactivity]).await;
     let mapping = Mapping::new(&broker, "test.stops");
+    broker.produce("test.stops", Messages::text("held")).await;
 
     let mut session = mapping.open(10).await;
+    let deliveries = receive(&mut session, 1).await;
     broker.pause().await;
+    let settled = session.consumer.settle(&receipts(&deliveries), Disposition::Ack).await;
+    assert!(matches!(&settled, Err(SourceError::HeartbeatLost { .. })), "{settled:?}");
     let silent = loss(&mut session).await;
     broker.resume().await;
     assert!(matches!(&silent, SourceError::HeartbeatLost { words, .. } if words.contains("2 s")), "{silent:?}");

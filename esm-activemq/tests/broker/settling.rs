@@ -6,7 +6,7 @@ use esm_activemq::testing::{GUEST, JavaMessage, Messages, TestBroker};
 use esm_core::source::{DeadLettered, Delivery, Disposition, Session};
 use tokio::task::JoinSet;
 
-use crate::bench::{Mapping, ack, numbers, receipts, receive, redelivered, stop, text, texts};
+use crate::bench::{Mapping, ack, numbers, receipts, receive, receive_unusable, redelivered, stop, text, texts};
 
 const CAUSE: &str = "dlqDeliveryFailureCause";
 
@@ -52,7 +52,7 @@ async fn exactly_what_succeeded_leaves(seed: u64) {
 
     kept.sort_by_key(|text| text.parse::<usize>().expect("a number"));
     let queued = broker.wait_until(&queue, |queue| queue.inflight_count == 0).await;
-    assert_eq!(queued.size as usize, kept.len(), "seed {seed}");
+    assert_eq!(queued.size, kept.len() as u64, "seed {seed}");
     let mut session = mapping.open(200).await;
     let left = receive(&mut session, kept.len()).await;
     assert_eq!(texts(&session, &left), kept, "seed {seed}");
@@ -149,6 +149,49 @@ async fn a_message_that_is_not_persistent_is_put_aside_by_us() {
     let letter = ours(messages).await;
     assert_eq!((letter.text().as_str(), letter.priority, letter.property("n")), ("kept", 7, Some("5")));
     assert_eq!(letter.reply_to.as_deref(), Some("queue://replies"));
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn what_is_put_aside_by_us_keeps_its_properties_and_headers() {
+    let properties = [
+        ("boolean", "true"),
+        ("byte", "-128"),
+        ("short", "32767"),
+        ("int", "-2147483648"),
+        ("long", "9223372036854775807"),
+        ("float", "1.5E-5"),
+        ("double", "1.0E21"),
+        ("string", "zwölf €"),
+    ];
+    let messages = Messages::text("kept").not_persistent().correlation_id("order").jms_type("placed").group("g");
+    let messages = properties
+        .iter()
+        .fold(messages, |messages, (java_type, value)| messages.property(&format!("a_{java_type}"), java_type, value));
+    let letter = ours(messages.property("nothing", "null", "")).await;
+    for (java_type, value) in properties {
+        assert_eq!(letter.property(&format!("a_{java_type}")), Some(value));
+    }
+    assert_eq!(letter.properties.get("nothing"), Some(&None));
+    assert_eq!(letter.property("JMSXGroupID"), Some("g"));
+    assert_eq!((letter.correlation_id.as_deref(), letter.jms_type.as_deref()), (Some("order"), Some("placed")));
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_message_of_another_type_that_is_not_persistent_is_put_aside_as_it_is() {
+    let broker = TestBroker::shared();
+    let queue = broker.queue("dropped-map");
+    broker.produce(&queue, Messages::of_type("map").not_persistent()).await;
+    let mut session = Mapping::new(&broker, &queue).open(10).await;
+    let unusable = receive_unusable(&mut session).await;
+
+    let dead_lettered = session.consumer.dead_letter(unusable.receipt, &unusable.cause).await;
+
+    assert_eq!(dead_lettered, Ok(DeadLettered::Taken));
+    broker.wait_until(&queue, |queue| queue.size == 0).await;
+    let letters = broker.dead_letters(&queue).await;
+    assert_eq!((letters.len(), letters[0].message_type.as_str()), (1, "jms/map-message"));
 }
 
 #[tokio::test]
