@@ -136,11 +136,16 @@ impl Consumer for ActiveMqConsumer {
     async fn dead_letter(&self, receipt: Receipt, cause: &str) -> Result<DeadLettered, SourceError> {
         let cause = &cause[..cause.floor_char_boundary(CAUSE_LIMIT)];
         let fate = lock(&self.lending).ledger.fate(receipt).cloned();
-        match fate {
-            Some(Fate::Dropped(original)) => self.replace(receipt, &original, cause).await,
-            Some(Fate::Doomed(why)) => Ok(DeadLettered::NoTarget { why: why.into() }),
-            Some(Fate::Kept) | None => self.poison(receipt, cause).await.map(|()| DeadLettered::Taken),
+        let dead_lettered = match fate {
+            Some(Fate::Dropped(original)) => self.replace(receipt, &original, cause).await?,
+            Some(Fate::Doomed(why)) => DeadLettered::NoTarget { why: why.into() },
+            Some(Fate::Kept) | None => self.poison(receipt, cause).await.map(|()| DeadLettered::Taken)?,
+        };
+        if let DeadLettered::NoTarget { .. } = dead_lettered {
+            // It comes again when the session has ended, and not for the first time.
+            lock(&self.lending).ledger.note_tried(&[receipt]);
         }
+        Ok(dead_lettered)
     }
 
     async fn set_prefetch(&self, prefetch: u32) -> Result<bool, SourceError> {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use esm_activemq::testing::{JavaMessage, Messages, TestBroker};
+use esm_activemq::testing::{GUEST, JavaMessage, Messages, TestBroker};
 
 use crate::{
     broker::{ONE_BY_ONE, redelivered},
@@ -122,6 +122,55 @@ async fn a_message_that_was_dead_lettered_before_is_not_lost_silently() {
     let [letter] = &broker.dead_letters(&queue).await[..] else { panic!("not one dead letter") };
     assert!(cause(letter).contains("TestError: told to fail"), "the newest cause: {}", cause(letter));
     broker.wait_until(&queue, |statistics| statistics.size == 0).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_dead_letter_that_nobody_takes_stays_where_it_is_and_the_queue_goes_on() {
+    let broker = TestBroker::shared();
+    let queue = broker.queue("no-place");
+    broker.produce(&queue, Messages::text("poison").not_persistent()).await;
+    let function = fails_on("poison").await;
+    // The guest may not write to any queue of dead letters.
+    let mut config = on_shared(&broker, &function, &queue, "maximum_retry_attempts = 0").by_visitor();
+    config.visitor = GUEST.0.into();
+    let mut service = Service::start(&config).await;
+
+    service.metric_becomes("esm_parked_messages", &[], 1).await;
+    service.shows(&queue, "PROBLEM").await;
+    broker.produce(&queue, Messages::text("after")).await;
+    service.metric_becomes("esm_deleted_events_total", &[], 1).await;
+
+    let log = service.log();
+    assert!(log.contains("User guest is not authorized") && log.contains("stays unacknowledged"), "{log}");
+    assert_eq!(service.metric("esm_dropped_events_total", &[]).await, 0);
+    service.terminate();
+    assert!(service.ended().await.success());
+    let [message] = &broker.consume(&queue, 1).await[..] else { panic!("not one message") };
+    assert_eq!((message.text(), message.redelivered), ("poison".into(), true));
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_broker_that_is_killed_begins_no_new_count_of_deliveries() {
+    let broker = with_default_policies("killed-count").await;
+    let queue = "test.count";
+    broker.produce(queue, Messages::text("poison")).await;
+    let function = fails_on("poison").await;
+    let config = Config::new(&broker, &function.url).mapping(queue, "maximum_retry_attempts = 11");
+    let service = Service::start(&config).await;
+
+    wait_for("three deliveries", || (function.calls().len() == 3).then_some(())).await;
+    broker.kill().await;
+    let before = function.calls().len();
+    broker.start().await;
+    service.metric_becomes("esm_dropped_events_total", &["attempts"], 1).await;
+
+    let calls = function.calls();
+    assert!(before < 12, "it was killed on the way");
+    assert_eq!(calls.len(), 12);
+    assert!(!redelivered(&calls[0])[0] && calls[1..].iter().flat_map(redelivered).all(|again| again));
+    assert_eq!(broker.browse(DEFAULT_QUEUE).await.len(), 1);
 }
 
 async fn is_given_up_after(maximum_retry_attempts: u32) {

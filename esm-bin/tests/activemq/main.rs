@@ -8,5 +8,6 @@ mod delivery;
 mod failover;
 mod faults;
 mod groups;
+mod queues;
 mod sharing;
 mod shutdown;
