@@ -1,5 +1,5 @@
 //! The only file with a socket: dials an endpoint, and carries bytes between the socket and the
-//! [`Session`]. One task reads, another writes, so that a peer that is slow to read stops neither
+//! session. One task reads, another writes, so that a peer that is slow to read stops neither
 //! deliveries nor the watch over its silence.
 
 use std::{
