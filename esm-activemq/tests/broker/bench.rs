@@ -60,8 +60,12 @@ impl Mapping {
     }
 
     pub(crate) async fn connect(&self, prefetch: u32) -> Result<Session, SourceError> {
+        self.open_on(Terms { prefetch, alone: false }).await
+    }
+
+    pub(crate) async fn open_on(&self, terms: Terms) -> Result<Session, SourceError> {
         let source = ActiveMqSource::new(self.connections.clone(), self.settings.clone());
-        timeout(PATIENCE, source.connect(Terms { prefetch, alone: false })).await.expect("an answer in time")
+        timeout(PATIENCE, source.connect(terms)).await.expect("an answer in time")
     }
 
     pub(crate) async fn open(&self, prefetch: u32) -> Session {

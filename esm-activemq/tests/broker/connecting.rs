@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use esm_activemq::testing::{Messages, Relay, TestBroker};
 use esm_core::{
-    source::{DeadLettered, SourceError},
+    source::{DeadLettered, SourceError, Terms},
     tls::TlsFiles,
 };
 use tokio::{net::TcpListener, task::JoinSet};
@@ -161,6 +161,24 @@ async fn mappings_that_come_back_at_the_same_time_share_a_transport_again() {
         for (session, _) in &mut sessions {
             loss(session).await;
         }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_session_that_wants_to_be_alone_is() {
+    let broker = TestBroker::shared();
+    let relay = Relay::to(&broker.url).await;
+    let mapping = Mapping::at(&relay.url, &broker.queue("alone"));
+    let _shared = mapping.open(10).await;
+
+    let alone = mapping.open_on(Terms { prefetch: 10, alone: true }).await.expect("a session");
+    let _shared_too = mapping.open(10).await;
+    assert_eq!(relay.connections(), 2);
+
+    stop(alone).await;
+    while relay.connections() > 1 {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -22,7 +22,8 @@ async fn exactly_what_succeeded_leaves(seed: u64) {
     let queue = broker.queue("ledger");
     broker.produce(&queue, Messages::text("{n}").count(MESSAGES)).await;
     let mapping = Mapping::new(&broker, &queue);
-    let mut session = mapping.open(150).await;
+    // Room for the batches in hand and for what is kept.
+    let mut session = mapping.open(300).await;
 
     let mut in_hand = Vec::new();
     let mut kept = Vec::new();
@@ -30,7 +31,7 @@ async fn exactly_what_succeeded_leaves(seed: u64) {
     let mut settling = JoinSet::new();
     let consumer = Arc::clone(&session.consumer);
     while taken < MESSAGES {
-        let size = random.usize(1..=30).min(MESSAGES - taken).min(150 - kept.len().min(140));
+        let size = random.usize(1..=30).min(MESSAGES - taken);
         let batch = receive(&mut session, size).await;
         taken += size;
         in_hand.push(batch);
