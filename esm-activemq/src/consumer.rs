@@ -19,13 +19,16 @@ use crate::{
     connections::Connections,
     dead_letters,
     errors::Place,
-    ledger::{Ledger, Run},
+    ledger::{Fate, Ledger, Run},
     openwire::{Message, MessageId},
     settings::Settings,
 };
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How long the broker may take to write an acknowledgement down. One that takes longer is in trouble, and that
+/// should be seen.
+const SETTLE: Duration = Duration::from_secs(120);
 /// What of a cause reaches the dead letter: it becomes a property, which may hold 64 KiB.
 const CAUSE_LIMIT: usize = 4_096;
 
@@ -44,27 +47,30 @@ pub(crate) struct ActiveMqConsumer {
 impl ActiveMqConsumer {
     /// Sends what `decide` makes of the ledger. Acknowledgements must leave in the order in which they were decided,
     /// since each range counts on those before it.
-    fn send(&self, decide: impl FnOnce(&mut Ledger) -> Vec<Acknowledgement>) -> Option<Answer> {
+    fn send(&self, decide: impl FnOnce(&mut Ledger) -> Vec<Acknowledgement>) -> Result<Option<Answer>, SourceError> {
         let mut lending = lock(&self.lending);
+        if let Some(cause) = &lending.lost {
+            return Err(cause.clone());
+        }
         let mut acknowledgements = decide(&mut lending.ledger);
-        let last = acknowledgements.pop()?;
+        let Some(last) = acknowledgements.pop() else { return Ok(None) };
         lending.acknowledged();
         for acknowledgement in acknowledgements {
             self.consumer.acknowledge(acknowledgement);
         }
-        Some(self.consumer.acknowledge_and_ask(last))
+        Ok(Some(self.consumer.acknowledge_and_ask(last)))
     }
 
     async fn answered(&self, answer: Option<Answer>) -> Result<(), SourceError> {
         match answer {
-            Some(answer) => answer.wait().await.map_err(|error| self.place.explain(&error)),
+            Some(answer) => answer.within(SETTLE).await.map_err(|error| self.place.explain(&error)),
             None => Ok(()),
         }
     }
 
     async fn ack(&self, receipts: &[Receipt]) -> Result<(), SourceError> {
         let runs = |ledger: &mut Ledger| ledger.succeed(receipts).into_iter().map(standard).collect();
-        self.answered(self.send(runs)).await
+        self.answered(self.send(runs)?).await
     }
 
     async fn expire(&self, receipts: &[Receipt]) -> Result<(), SourceError> {
@@ -75,22 +81,18 @@ impl ActiveMqConsumer {
                 .map(|id| single(AckKind::Expired, id))
                 .collect()
         };
-        self.answered(self.send(singly)).await
+        self.answered(self.send(singly)?).await
     }
 
     async fn poison(&self, receipt: Receipt, cause: &str) -> Result<(), SourceError> {
         let poison = AckKind::Poison(cause.to_owned());
         let one = |ledger: &mut Ledger| ledger.give_up(receipt).map(|id| single(poison, id)).into_iter().collect();
-        self.answered(self.send(one)).await
+        self.answered(self.send(one)?).await
     }
 
     /// Publishes a dead letter ourselves, and acknowledges the original only when the broker has it.
     async fn replace(&self, receipt: Receipt, original: &Message, cause: &str) -> Result<DeadLettered, SourceError> {
         let target = &self.settings.dead_letter_queue;
-        if dead_letters::is_at_rest(original, target) {
-            let why = "it lies on a dead-letter queue already, where the broker would drop it".into();
-            return Ok(DeadLettered::NoTarget { why });
-        }
         let letter = match dead_letters::letter(original, target, cause) {
             Ok(letter) => letter,
             Err(error) => {
@@ -133,11 +135,17 @@ impl Consumer for ActiveMqConsumer {
 
     async fn dead_letter(&self, receipt: Receipt, cause: &str) -> Result<DeadLettered, SourceError> {
         let cause = &cause[..cause.floor_char_boundary(CAUSE_LIMIT)];
-        let original = lock(&self.lending).ledger.original(receipt).cloned();
-        match original {
-            Some(original) => self.replace(receipt, &original, cause).await,
-            None => self.poison(receipt, cause).await.map(|()| DeadLettered::Taken),
+        let fate = lock(&self.lending).ledger.fate(receipt).cloned();
+        let dead_lettered = match fate {
+            Some(Fate::Dropped(original)) => self.replace(receipt, &original, cause).await?,
+            Some(Fate::Doomed(why)) => DeadLettered::NoTarget { why: why.into() },
+            Some(Fate::Kept) | None => self.poison(receipt, cause).await.map(|()| DeadLettered::Taken)?,
+        };
+        if let DeadLettered::NoTarget { .. } = dead_lettered {
+            // It comes again when the session has ended, and not for the first time.
+            lock(&self.lending).ledger.note_tried(&[receipt]);
         }
+        Ok(dead_lettered)
     }
 
     async fn set_prefetch(&self, prefetch: u32) -> Result<bool, SourceError> {
@@ -189,6 +197,8 @@ pub(crate) struct Lending {
     /// All messages so far.
     arrived: u64,
     waker: Arc<Notify>,
+    /// Set when the consumer has ended by itself. The broker would take acknowledgements and ignore them.
+    lost: Option<SourceError>,
 }
 
 /// A queue that has a backlog finds 200 messages at a time (`maxPageSize`), and looks for more when something
@@ -199,13 +209,13 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(1);
 
 impl Lending {
     pub(crate) fn new(prefetch: i32, waker: Arc<Notify>) -> Self {
-        let mut lending = Self { ledger: Ledger::new(), prefetch: 0, since_woken: 0, arrived: 0, waker };
+        let mut lending = Self { ledger: Ledger::new(), prefetch: 0, since_woken: 0, arrived: 0, waker, lost: None };
         lending.prefetch_set(prefetch);
         lending
     }
 
-    pub(crate) fn arrived(&mut self, message_id: &MessageId, original: Option<Box<Message>>) -> Receipt {
-        let receipt = self.ledger.lend(message_id, original);
+    pub(crate) fn arrived(&mut self, message_id: &MessageId, fate: Fate) -> Receipt {
+        let receipt = self.ledger.lend(message_id, fate);
         self.arrived += 1;
         self.since_woken += 1;
         if self.since_woken == WAKE_AFTER || self.ledger.unsettled() == 1 {
@@ -218,13 +228,17 @@ impl Lending {
         self.prefetch = usize::try_from(prefetch).unwrap_or(0);
     }
 
+    pub(crate) fn lose(&mut self, cause: SourceError) {
+        self.lost.get_or_insert(cause);
+    }
+
     fn acknowledged(&mut self) {
         self.since_woken = 0;
     }
 
     /// Whether the broker could lend more.
     fn has_room(&self) -> bool {
-        (1..self.prefetch).contains(&self.ledger.unsettled())
+        self.lost.is_none() && (1..self.prefetch).contains(&self.ledger.unsettled())
     }
 
     /// What wakes the queue: changes nothing.

@@ -27,8 +27,18 @@ pub(crate) struct Ledger {
 struct Entry {
     message_id: MessageId,
     is_settled: bool,
-    /// Of a message that a poison acknowledgement would destroy.
-    original: Option<Box<Message>>,
+    fate: Fate,
+}
+
+/// What the broker would do with a message that gets a poison acknowledgement.
+#[derive(Clone, Debug)]
+pub(crate) enum Fate {
+    /// Put it into its dead-letter queue.
+    Kept,
+    /// Drop it; so it has to be published there by us.
+    Dropped(Box<Message>),
+    /// Drop it, and there is nothing that we can do about that, for this reason.
+    Doomed(&'static str),
 }
 
 /// Messages that are next to each other among those that are lent.
@@ -45,9 +55,9 @@ impl Ledger {
     }
 
     /// Enters a message.
-    pub(crate) fn lend(&mut self, message_id: &MessageId, original: Option<Box<Message>>) -> Receipt {
+    pub(crate) fn lend(&mut self, message_id: &MessageId, fate: Fate) -> Receipt {
         let message_id = self.own(message_id);
-        self.entries.push_back(Entry { message_id, is_settled: false, original });
+        self.entries.push_back(Entry { message_id, is_settled: false, fate });
         self.unsettled += 1;
         Receipt(self.first + self.entries.len() as u64 - 1)
     }
@@ -103,9 +113,9 @@ impl Ledger {
         Some(message_id)
     }
 
-    /// The message itself, if a poison acknowledgement would destroy it.
-    pub(crate) fn original(&self, receipt: Receipt) -> Option<&Message> {
-        self.entries[self.index(receipt)?].original.as_deref()
+    /// What a poison acknowledgement would do to it. `None`: it is settled already.
+    pub(crate) fn fate(&self, receipt: Receipt) -> Option<&Fate> {
+        Some(&self.entries[self.index(receipt)?].fate)
     }
 
     /// Notes that these were worked on and stay lent.
@@ -177,7 +187,7 @@ mod tests {
     fn ledger(lent: i64) -> Ledger {
         let mut ledger = Ledger::new();
         for number in 1..=lent {
-            assert_eq!(ledger.lend(&id(number), None), Receipt(number.unsigned_abs()));
+            assert_eq!(ledger.lend(&id(number), Fate::Kept), Receipt(number.unsigned_abs()));
         }
         ledger
     }
@@ -229,7 +239,7 @@ mod tests {
         fn acknowledge(&mut self, run: &Run) -> Vec<i64> {
             let at = |id: &MessageId| self.0.iter().position(|number| *number == id.producer_sequence_id);
             let (first, last) = (at(&run.first).expect("is lent"), at(&run.last).expect("is lent"));
-            assert_eq!(last - first + 1, run.count as usize, "Unmatched acknowledge");
+            assert_eq!(i32::try_from(last - first + 1).ok(), Some(run.count), "Unmatched acknowledge");
             self.0.drain(first..=last).collect()
         }
     }
@@ -237,12 +247,12 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_succeeds_in_whatever_order_the_broker_removes_exactly_that(
-            batches in proptest::collection::vec(proptest::collection::vec(0_usize..40, 1..20), 1..20),
+            batches in proptest::collection::vec(proptest::collection::vec(1_i64..=40, 1..20), 1..20),
         ) {
             let mut ledger = ledger(40);
             let mut dispatched = Dispatched((1..=40).collect());
             for batch in batches {
-                let mut wanted: Vec<i64> = batch.iter().map(|index| *index as i64 + 1).collect();
+                let mut wanted = batch;
                 wanted.sort_unstable();
                 wanted.dedup();
                 wanted.retain(|number| dispatched.0.contains(number));

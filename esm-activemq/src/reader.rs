@@ -6,7 +6,6 @@ use esm_core::{
     metrics::DropReason,
     source::{Arrival, SourceError, Unusable},
 };
-use memchr::memmem;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -16,13 +15,11 @@ use tracing::debug;
 use crate::{
     client::{ClientError, ConsumerEvents, Flaw},
     consumer::{Lending, lock},
+    dead_letters,
     errors::Place,
-    openwire::{DispatchHead, Message, MessageDispatch},
+    openwire::{DispatchHead, MessageDispatch},
     record::RecordEncoder,
 };
-
-/// The property that the broker gives to what it dead-letters.
-pub(crate) const FAILURE_CAUSE: &str = "dlqDeliveryFailureCause";
 
 pub(crate) struct Reader {
     pub(crate) encoder: RecordEncoder,
@@ -30,6 +27,7 @@ pub(crate) struct Reader {
     pub(crate) deliveries: Option<mpsc::Sender<Arrival>>,
     pub(crate) lost: Option<oneshot::Sender<SourceError>>,
     pub(crate) lending: Arc<Mutex<Lending>>,
+    pub(crate) dead_letter_queue: String,
     pub(crate) place: Place,
 }
 
@@ -49,6 +47,7 @@ impl Reader {
 
     fn lose(&mut self, cause: SourceError) {
         self.deliveries = None;
+        lock(&self.lending).lose(cause.clone());
         if let Some(lost) = self.lost.take() {
             // Who has ended the session does not ask for its cause.
             let _ = lost.send(cause);
@@ -63,11 +62,8 @@ impl ConsumerEvents for Reader {
         let Some(message_id) = &message.message_id else {
             return self.end(ClientError::Protocol { words: "it lent a message without an id".into() });
         };
-        let receipt = {
-            let mut lending = lock(&self.lending);
-            let original = would_be_destroyed(message).then(|| Box::new(message.clone()));
-            lending.arrived(message_id, original)
-        };
+        let fate = dead_letters::fate(dispatch.destination.as_ref(), message, &self.dead_letter_queue);
+        let receipt = lock(&self.lending).arrived(message_id, fate);
         let arrival = self.encoder.arrival(&dispatch, receipt, Instant::now());
         self.arrive(arrival);
     }
@@ -76,7 +72,8 @@ impl ConsumerEvents for Reader {
         let Some(message_id) = &head.message_id else {
             return self.end(ClientError::Protocol { words: "it lent a message without an id".into() });
         };
-        let receipt = lock(&self.lending).arrived(message_id, None);
+        let fate = dead_letters::fate_of_head(&head, &self.dead_letter_queue);
+        let receipt = lock(&self.lending).arrived(message_id, fate);
         let (reason, size, cause) = match flaw {
             Flaw::TooLarge { bytes } => {
                 (DropReason::TooLarge, bytes, format!("{bytes} bytes are more than an event can hold"))
@@ -105,16 +102,4 @@ impl ConsumerEvents for Reader {
     fn end(&mut self, cause: ClientError) {
         self.lose(self.place.explain(&cause));
     }
-}
-
-/// Whether the broker would drop this message instead of dead-lettering it: by default it does so with
-/// messages that are not persistent, and with those that it has dead-lettered once before.
-fn would_be_destroyed(message: &Message) -> bool {
-    let was_dead_lettered = || {
-        message
-            .marshalled_properties
-            .as_ref()
-            .is_some_and(|bytes| memmem::find(bytes, FAILURE_CAUSE.as_bytes()).is_some())
-    };
-    !message.persistent || was_dead_lettered()
 }

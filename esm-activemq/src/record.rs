@@ -16,10 +16,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::{BufMut, BytesMut};
+use base64_simd::STANDARD;
+use bytes::{BufMut, Bytes, BytesMut};
 use esm_core::{
     event::{EVENT_SIZE_LIMIT, Envelope, REDELIVERED, Record},
-    json::{put_base64, put_integer, put_string},
+    json::{put_integer, put_plain, put_string},
     metrics::DropReason,
     source::{Arrival, Delivery, Group, Receipt, Unusable},
 };
@@ -35,8 +36,8 @@ use crate::{
 
 /// Records share buffers of this size, so that a message costs no allocation of its own.
 const BUFFER: usize = 32 * 1024;
-/// What a record has besides its properties and its data.
-const TYPICAL_OVERHEAD: usize = 768;
+/// A larger record has a buffer of its own.
+const LARGE: usize = BUFFER / 4;
 /// A longer body has no room in an event, whatever stands around it.
 const LONGEST_BODY: usize = EVENT_SIZE_LIMIT / 4 * 3;
 /// The broker's clock is shown in milliseconds, and what lies between us and it is not known: no message expires
@@ -69,6 +70,9 @@ pub struct Unfit {
 /// Encodes the messages of one queue.
 pub struct RecordEncoder {
     profile: EventProfile,
+    /// The record that is being written.
+    record: Vec<u8>,
+    /// Where finished records are kept.
     buffer: BytesMut,
     /// For the properties that are not strings.
     scratch: String,
@@ -77,7 +81,7 @@ pub struct RecordEncoder {
 impl RecordEncoder {
     /// Encodes in this spelling.
     pub fn new(profile: EventProfile) -> Self {
-        Self { profile, buffer: BytesMut::new(), scratch: String::new() }
+        Self { profile, record: Vec::new(), buffer: BytesMut::new(), scratch: String::new() }
     }
 
     /// What stands around the records of an event.
@@ -116,28 +120,29 @@ impl RecordEncoder {
     pub fn record(&mut self, dispatch: &MessageDispatch) -> Result<Record, Unfit> {
         let message = dispatch.message.as_ref().ok_or_else(|| unfit("it is a dispatch without a message"))?;
         let body = body(message)?;
-        self.reserve(message, &body);
-        let out = &mut self.buffer;
+        let out = &mut self.record;
+        out.clear();
         let places = match self.profile {
             EventProfile::Documented => put_documented(out, dispatch, message, &body),
             EventProfile::Wire => put_wire(out, dispatch, message, &body),
         };
-        if let Err(error) = put_properties(out, message, &mut self.scratch) {
-            out.clear();
-            return Err(unfit(&format!("its properties cannot be decoded: {error}")));
-        }
+        put_properties(out, message, &mut self.scratch)
+            .map_err(|error| unfit(&format!("its properties cannot be decoded: {error}")))?;
         out.put_u8(b'}');
-        Ok(Record::new(self.buffer.split().freeze(), places.redelivered, places.message_id))
+        let json = self.keep();
+        Ok(Record::new(json, places.redelivered, places.message_id))
     }
 
-    /// Makes room, so that a record is rarely moved while it grows, and a large one has a buffer
-    /// of its own.
-    fn reserve(&mut self, message: &Message, body: &[u8]) {
-        let properties = message.marshalled_properties.as_ref().map_or(0, |properties| properties.len() * 2);
-        let wanted = TYPICAL_OVERHEAD + properties + base64_simd::STANDARD.encoded_length(body.len());
-        if self.buffer.capacity() < wanted {
-            self.buffer = BytesMut::with_capacity(wanted.max(BUFFER));
+    /// The record that was written, in a buffer that it shares with others unless it is large.
+    fn keep(&mut self) -> Bytes {
+        if self.record.len() > LARGE {
+            return std::mem::take(&mut self.record).into();
         }
+        if self.buffer.capacity() < self.record.len() {
+            self.buffer = BytesMut::with_capacity(BUFFER);
+        }
+        self.buffer.put_slice(&self.record);
+        self.buffer.split().freeze()
     }
 }
 
@@ -211,7 +216,7 @@ struct Places {
 }
 
 /// Writes everything in front of the properties, as AWS documents it.
-fn put_documented(out: &mut BytesMut, dispatch: &MessageDispatch, message: &Message, body: &[u8]) -> Places {
+fn put_documented(out: &mut Vec<u8>, dispatch: &MessageDispatch, message: &Message, body: &[u8]) -> Places {
     const ABSENT: &[u8] = b"null";
     let message_id = put_head(out, message);
     put_text(out, br#","correlationId":"#, message.correlation_id.as_ref(), ABSENT);
@@ -229,7 +234,7 @@ fn put_documented(out: &mut BytesMut, dispatch: &MessageDispatch, message: &Mess
 }
 
 /// Likewise, as AWS sends it, in its order.
-fn put_wire(out: &mut BytesMut, dispatch: &MessageDispatch, message: &Message, body: &[u8]) -> Places {
+fn put_wire(out: &mut Vec<u8>, dispatch: &MessageDispatch, message: &Message, body: &[u8]) -> Places {
     const ABSENT: &[u8] = br#""""#;
     let message_id = put_head(out, message);
     put_text(out, br#","correlationID":"#, message.correlation_id.as_ref(), ABSENT);
@@ -245,7 +250,7 @@ fn put_wire(out: &mut BytesMut, dispatch: &MessageDispatch, message: &Message, b
 }
 
 /// Writes what both spellings begin with; returns where the message id stands.
-fn put_head(out: &mut BytesMut, message: &Message) -> Range<usize> {
+fn put_head(out: &mut Vec<u8>, message: &Message) -> Range<usize> {
     out.put_slice(br#",{"messageID":"#);
     let start = out.len() + 1;
     put_message_id(out, message.message_id.as_ref());
@@ -258,12 +263,12 @@ fn put_head(out: &mut BytesMut, message: &Message) -> Range<usize> {
 }
 
 /// As the id's own `Display` has it, which is slower.
-fn put_message_id(out: &mut BytesMut, message_id: Option<&MessageId>) {
+fn put_message_id(out: &mut Vec<u8>, message_id: Option<&MessageId>) {
     let Some(message_id) = message_id else { return put_string(out, "") };
     let (None, Some(producer_id)) = (&message_id.text_view, &message_id.producer_id) else {
         return put_string(out, &message_id.to_string());
     };
-    put_string(out, &producer_id.connection_id.as_ref().map(Text::to_str).unwrap_or_default());
+    put_value(out, producer_id.connection_id.as_ref(), br#""""#);
     out.truncate(out.len() - 1);
     for number in [producer_id.session_id, producer_id.value, message_id.producer_sequence_id] {
         put_number(out, b":", number);
@@ -271,14 +276,14 @@ fn put_message_id(out: &mut BytesMut, message_id: Option<&MessageId>) {
     out.put_u8(b'"');
 }
 
-fn put_redelivered(out: &mut BytesMut, dispatch: &MessageDispatch) -> usize {
+fn put_redelivered(out: &mut Vec<u8>, dispatch: &MessageDispatch) -> usize {
     out.put_slice(br#","redelivered":"#);
     let redelivered = out.len();
     out.put_slice(REDELIVERED[usize::from(dispatch.redelivery_counter > 0)]);
     redelivered
 }
 
-fn put_reply_to(out: &mut BytesMut, message: &Message, absent: &[u8]) {
+fn put_reply_to(out: &mut Vec<u8>, message: &Message, absent: &[u8]) {
     out.put_slice(br#","replyTo":"#);
     match &message.reply_to {
         None => out.put_slice(absent),
@@ -286,22 +291,27 @@ fn put_reply_to(out: &mut BytesMut, message: &Message, absent: &[u8]) {
     }
 }
 
-fn put_data(out: &mut BytesMut, message: &Message, body: &[u8]) {
+fn put_data(out: &mut Vec<u8>, message: &Message, body: &[u8]) {
     out.put_slice(br#","data":""#);
-    put_base64(out, body);
+    STANDARD.encode_append(body, out);
     put_number(out, br#"","brokerInTime":"#, message.broker_in_time);
     put_number(out, br#","brokerOutTime":"#, message.broker_out_time);
 }
 
-fn put_text(out: &mut BytesMut, name: &[u8], text: Option<&Text>, absent: &[u8]) {
+fn put_text(out: &mut Vec<u8>, name: &[u8], text: Option<&Text>, absent: &[u8]) {
     out.put_slice(name);
+    put_value(out, text, absent);
+}
+
+fn put_value(out: &mut Vec<u8>, text: Option<&Text>, absent: &[u8]) {
     match text {
         None => out.put_slice(absent),
+        Some(text) if put_plain(out, text.as_bytes()) => {}
         Some(text) => put_string(out, &text.to_str()),
     }
 }
 
-fn put_number(out: &mut BytesMut, name: &[u8], number: impl itoa::Integer) {
+fn put_number(out: &mut Vec<u8>, name: &[u8], number: impl itoa::Integer) {
     out.put_slice(name);
     put_integer(out, number);
 }
@@ -311,7 +321,7 @@ fn physical_name(dispatch: &MessageDispatch) -> Option<&Text> {
     dispatch.destination.as_ref().map(Destination::physical_name)
 }
 
-fn put_properties(out: &mut BytesMut, message: &Message, scratch: &mut String) -> Result<(), DecodeError> {
+fn put_properties(out: &mut Vec<u8>, message: &Message, scratch: &mut String) -> Result<(), DecodeError> {
     out.put_slice(br#","properties":{"#);
     let start = out.len();
     let marshalled = message.marshalled_properties.as_deref().map(properties).transpose()?;
@@ -341,9 +351,91 @@ fn put_properties(out: &mut BytesMut, message: &Message, scratch: &mut String) -
     Ok(())
 }
 
-fn put_property(out: &mut BytesMut, name: &str, value: &str) {
+fn put_property(out: &mut Vec<u8>, name: &str, value: &str) {
     put_string(out, name);
     out.put_u8(b':');
     put_string(out, value);
     out.put_u8(b',');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::openwire::ProducerId;
+
+    fn arrival(message: Message, now: Instant) -> Arrival {
+        let dispatch = MessageDispatch { message: Some(message), ..MessageDispatch::default() };
+        RecordEncoder::new(EventProfile::Documented).arrival(&dispatch, Receipt(7), now)
+    }
+
+    fn delivery(message: Message, now: Instant) -> Delivery {
+        match arrival(message, now) {
+            Arrival::Delivery(delivery) => delivery,
+            Arrival::Unusable(unusable) => panic!("{unusable:?}"),
+        }
+    }
+
+    fn check_expiry(expiration: i64, broker_out_time: i64, expected: Option<Duration>) {
+        let now = Instant::now();
+        let message = Message { expiration, broker_out_time, ..Message::with_text("") };
+        assert_eq!(
+            delivery(message, now).expires_at,
+            expected.map(|left| now + left),
+            "{expiration} {broker_out_time}"
+        );
+    }
+
+    #[test]
+    fn a_message_expires_by_the_brokers_clock_and_a_second_later() {
+        check_expiry(1_700_000_060_000, 1_700_000_000_000, Some(Duration::from_secs(61)));
+        check_expiry(1_700_000_000_000, 1_700_000_000_500, Some(Duration::from_millis(500)));
+        check_expiry(1_700_000_000_000, 1_700_000_060_000, Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn without_an_expiration_or_the_brokers_time_nothing_expires() {
+        check_expiry(0, 1_700_000_000_000, None);
+        check_expiry(-1, 1_700_000_000_000, None);
+        check_expiry(1_700_000_060_000, 0, None);
+        check_expiry(i64::MIN, i64::MAX, None);
+    }
+
+    #[test]
+    fn the_senders_time_is_known_unless_it_was_left_out() {
+        let sent_at = |timestamp| delivery(Message { timestamp, ..Message::with_text("") }, Instant::now()).sent_at;
+        assert_eq!(sent_at(1_500), Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_500)));
+        assert_eq!(sent_at(0), None);
+        assert_eq!(sent_at(-1), None);
+        assert!(sent_at(i64::MAX).is_some(), "far away is no error");
+    }
+
+    #[test]
+    fn a_delivery_belongs_to_the_group_that_its_message_names() {
+        let group = |group_id: Option<&str>| {
+            let group_id = group_id.map(Text::from);
+            delivery(Message { group_id, ..Message::with_text("") }, Instant::now()).group
+        };
+        assert_eq!(group(Some("größe")), Some(Group("größe".into())));
+        assert_eq!(group(None), None);
+    }
+
+    #[test]
+    fn a_message_that_is_no_record_keeps_its_receipt_its_id_and_its_size() {
+        let message_id = MessageId {
+            producer_id: Some(ProducerId::new("ID:host", 1, 2)),
+            producer_sequence_id: 3,
+            ..MessageId::default()
+        };
+        let message = Message { kind: MessageKind::Map, message_id: Some(message_id), ..Message::with_text("text") };
+        match arrival(message, Instant::now()) {
+            Arrival::Unusable(unusable) => {
+                assert_eq!(unusable.receipt, Receipt(7));
+                assert_eq!(unusable.message_id.as_deref(), Some("ID:host:1:2:3"));
+                assert_eq!(unusable.size, 8);
+                assert_eq!(unusable.reason, DropReason::MessageType);
+                assert_eq!(unusable.cause, "it is a jms/map-message: only text and bytes messages can be events");
+            }
+            Arrival::Delivery(delivery) => panic!("{delivery:?}"),
+        }
+    }
 }

@@ -60,6 +60,7 @@ impl Connect for ActiveMqSource {
             deliveries: Some(sender),
             lost: Some(lost_sender),
             lending: lending.clone(),
+            dead_letter_queue: self.settings.dead_letter_queue.clone(),
             place: place.clone(),
         };
         let options = ConsumerOptions {

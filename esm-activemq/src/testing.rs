@@ -2,6 +2,7 @@
 //! hang, or have a standby. What sends to it is ActiveMQ's own client in Java, or one that speaks STOMP.
 
 mod java;
+mod relay;
 mod stomp;
 
 use std::{
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::{process::Command, time::timeout};
 
 pub use java::{JavaMessage, Messages, Statistics};
+pub use relay::Relay;
 
 use java::Java;
 
@@ -133,6 +135,16 @@ impl TestBroker {
     /// Lets a broker that hangs go on.
     pub async fn resume(&self) {
         xtask(&["resume"], self.own_dir()).await;
+    }
+
+    /// Stops the broker, replaces a part of its configuration, and starts it again.
+    pub async fn reconfigure(&self, part: &str, replacement: &str) {
+        self.stop().await;
+        let file = self.own_dir().join("activemq.xml");
+        let configuration = std::fs::read_to_string(&file).expect("reads the configuration");
+        assert!(configuration.contains(part), "the configuration has no {part}");
+        std::fs::write(&file, configuration.replace(part, replacement)).expect("writes the configuration");
+        self.start().await;
     }
 
     fn own_dir(&self) -> &Path {

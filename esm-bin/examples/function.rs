@@ -119,26 +119,25 @@ async fn summary(State(function): State<Arc<Function>>) -> Json<Value> {
     }))
 }
 
-/// Without reading the JSON, which would cost more than all that is measured with it.
+/// Without reading the JSON, which would cost more than all that is measured with it. Each record has one of
+/// these members, depending on the broker.
 fn count_messages(event: &[u8]) -> u64 {
-    let is_activemq = event.starts_with(br#"{"eventSource":"aws:mq""#);
-    let stands_once_in_each: &[u8] = if is_activemq { b"\"messageID\":" } else { b"\"basicProperties\":" };
-    memchr::memmem::find_iter(event, stands_once_in_each).count() as u64
+    let member: &[u8] = if event.starts_with(FROM_ACTIVEMQ) { b",\"brokerInTime\":" } else { b"\"basicProperties\":" };
+    memchr::memmem::find_iter(event, member).count() as u64
 }
 
-/// The records of each queue. An event of ActiveMQ is about one queue, which every record names.
-fn batches(event: &Value) -> Vec<(&str, &Vec<Value>)> {
-    match &event["messages"] {
-        Value::Array(records) => vec![(destination(records), records)],
-        _ => {
-            let queues = event["rmqMessagesByQueue"].as_object().into_iter().flatten();
-            queues.filter_map(|(queue, records)| Some((queue.as_str(), records.as_array()?))).collect()
-        }
-    }
-}
+/// How ActiveMQ's events begin.
+const FROM_ACTIVEMQ: &[u8] = br#"{"eventSource":"aws:mq","#;
 
-fn destination(records: &[Value]) -> &str {
-    records.first().and_then(|record| record["destination"]["physicalName"].as_str()).unwrap_or_default()
+/// The records of each queue: RabbitMQ's event names the queue, and ActiveMQ's has it in every record.
+fn batches(event: &Value) -> impl Iterator<Item = (&str, &Vec<Value>)> {
+    let from_rabbitmq = event["rmqMessagesByQueue"].as_object().into_iter().flatten();
+    let from_rabbitmq = from_rabbitmq.filter_map(|(queue, records)| Some((queue.as_str(), records.as_array()?)));
+    let from_activemq = event["messages"].as_array().map(|records| {
+        let queue = records.first().and_then(|record| record["destination"]["physicalName"].as_str());
+        (queue.unwrap_or_default(), records)
+    });
+    from_rabbitmq.chain(from_activemq)
 }
 
 fn nanoseconds_on_the_way(record: &Value) -> Option<u64> {
@@ -152,29 +151,23 @@ fn print_batch(number: u64, queue: &str, records: &[Value]) {
     println!("invocation {number}: {} {messages} from {queue}", records.len());
     for record in records {
         let again = if record["redelivered"] == true { " (again)" } else { "" };
-        let id = [&record["messageID"], &record["basicProperties"]["messageId"]].into_iter().find(|id| !id.is_null());
-        println!("  {}{again}: {}", word(id.unwrap_or(&Value::Null)), shorten(&text(record)));
-        match &record["basicProperties"] {
-            Value::Object(properties) => print_rabbitmq(properties),
-            _ => print_activemq(record),
-        }
+        // What JMS calls a header is a property in AMQP, and the other way round.
+        let (message_id, fixed, (first, second)) = match &record["basicProperties"] {
+            Value::Null => (&record["messageID"], record, ("headers", "properties")),
+            properties => (&properties["messageId"], properties, ("properties", "headers")),
+        };
+        println!("  {}{again}: {}", word(message_id), shorten(&text(record)));
+        let set = fixed.as_object().into_iter().flatten().filter(|(name, value)| is_plain(name, value));
+        println!("    {first}: {}", list(set.map(|(name, value)| format!("{name} {}", word(value)))));
+        let own = fixed[second].as_object().into_iter().flatten();
+        println!("    {second}: {}", list(own.map(|(name, value)| format!("{name} {}", header(value)))));
     }
 }
 
-fn print_rabbitmq(properties: &Map<String, Value>) {
-    let set =
-        properties.iter().filter(|(name, value)| !value.is_null() && !matches!(&***name, "headers" | "messageId"));
-    println!("    properties: {}", list(set.map(|(name, value)| format!("{name} {}", word(value)))));
-    let headers = properties.get("headers").and_then(Value::as_object).into_iter().flatten();
-    println!("    headers: {}", list(headers.map(|(name, value)| format!("{name} {}", header(value)))));
-}
-
-fn print_activemq(record: &Value) {
-    const SHOWN: [&str; 6] = ["messageType", "deliveryMode", "priority", "correlationID", "replyTo", "type"];
-    let set = SHOWN.iter().map(|name| (name, &record[*name])).filter(|(_, value)| !value.is_null());
-    println!("    headers: {}", list(set.map(|(name, value)| format!("{name} {}", word(value)))));
-    let properties = record["properties"].as_object().into_iter().flatten();
-    println!("    properties: {}", list(properties.map(|(name, value)| format!("{name} {}", word(value)))));
+/// Whether it is one of the members that are not shown otherwise.
+fn is_plain(name: &str, value: &Value) -> bool {
+    let is_shown = ["messageId", "messageID", "headers", "properties", "data", "redelivered", "destination"];
+    !value.is_null() && !is_shown.contains(&name)
 }
 
 /// The body, which arrives in base64.

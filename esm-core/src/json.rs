@@ -3,39 +3,62 @@
 use bytes::{BufMut, BytesMut};
 
 /// A whole number.
-pub fn put_integer(out: &mut BytesMut, number: impl itoa::Integer) {
+pub fn put_integer(out: &mut impl BufMut, number: impl itoa::Integer) {
     out.put_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// A number or a text as JSON; NaN and infinities become null.
-pub fn put_json(out: &mut BytesMut, value: &impl serde::Serialize) {
+pub fn put_json(out: &mut impl BufMut, value: &impl serde::Serialize) {
     // Neither a number nor a text can fail, nor can a buffer that grows.
     let _ = serde_json::to_writer(out.writer(), value);
 }
 
 /// A text in quotes.
-pub fn put_string(out: &mut BytesMut, text: &str) {
+pub fn put_string(out: &mut impl BufMut, text: &str) {
     // Nearly every name and id is plain: what needs no escape is copied at once.
-    let escapes = text.bytes().fold(0, |found, byte| found | NEEDS_ESCAPE[usize::from(byte)]);
-    if escapes != 0 {
+    if found_in(text.as_bytes()) & ESCAPE != 0 {
         return put_json(out, &text);
     }
-    out.reserve(text.len() + 2);
+    put_quoted(out, text.as_bytes());
+}
+
+/// Bytes in quotes if they are ASCII that needs no escape; otherwise writes nothing and returns false.
+pub fn put_plain(out: &mut impl BufMut, bytes: &[u8]) -> bool {
+    let is_plain = found_in(bytes) == 0;
+    if is_plain {
+        put_quoted(out, bytes);
+    }
+    is_plain
+}
+
+fn put_quoted(out: &mut impl BufMut, bytes: &[u8]) {
     out.put_u8(b'"');
-    out.put_slice(text.as_bytes());
+    out.put_slice(bytes);
     out.put_u8(b'"');
 }
 
-/// Bytes that JSON does not allow in a string as they are (RFC 8259, 7).
-static NEEDS_ESCAPE: [u8; 256] = {
+fn found_in(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |found, byte| found | WHAT_IT_IS[usize::from(*byte)])
+}
+
+/// A byte that JSON does not allow in a string as it is (RFC 8259, 7).
+const ESCAPE: u8 = 1;
+/// A byte that is no character of its own.
+const NOT_ASCII: u8 = 2;
+static WHAT_IT_IS: [u8; 256] = {
     let mut table = [0; 256];
     let mut control = 0;
     while control < 0x20 {
-        table[control] = 1;
+        table[control] = ESCAPE;
         control += 1;
     }
-    table[b'"' as usize] = 1;
-    table[b'\\' as usize] = 1;
+    table[b'"' as usize] = ESCAPE;
+    table[b'\\' as usize] = ESCAPE;
+    let mut other = 0x80;
+    while other < 0x100 {
+        table[other] = NOT_ASCII;
+        other += 1;
+    }
     table
 };
 

@@ -68,7 +68,13 @@ impl Connection {
                 ..ConnectionInfo::default()
             })
         });
-        answer.within(OPEN).await?;
+        if let Err(error) = answer.within(OPEN).await {
+            if matches!(error, ClientError::Refused(_)) {
+                // The broker does not know it, and would complain about its removal to the whole transport.
+                connection.forget();
+            }
+            return Err(error);
+        }
         connection.transport.tell(|command_id| {
             Command::SessionInfo(SessionInfo {
                 command_id,
@@ -126,6 +132,11 @@ impl Connection {
     /// The transport below.
     pub fn transport(&self) -> &Arc<Transport> {
         &self.transport
+    }
+
+    fn forget(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.transport.leave();
     }
 
     /// Ends it in good order.

@@ -24,6 +24,10 @@ pub(crate) const FRAME_LIMIT: usize = 8 * 1024 * 1024;
 const WORDS_LIMIT: usize = 1_000;
 
 /// What is to be done about a frame.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most actions deliver, and a box would cost an allocation for each message"
+)]
 pub(crate) enum Action {
     /// Nothing.
     Nothing,

@@ -1,5 +1,5 @@
 //! The only file with a socket: dials an endpoint, and carries bytes between the socket and the
-//! [`Session`]. One task reads, another writes, so that a peer that is slow to read stops neither
+//! session. One task reads, another writes, so that a peer that is slow to read stops neither
 //! deliveries nor the watch over its silence.
 
 use std::{
@@ -8,7 +8,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicI64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +20,7 @@ use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, sleep_until, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::{io::InspectReader, sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{Instrument, debug, warn};
 
 use super::{
@@ -229,11 +229,24 @@ async fn start_tls(
     stream: TcpStream,
     host: &str,
     tls: &native_tls::TlsConnectorBuilder,
-) -> Result<tokio_native_tls::TlsStream<TcpStream>, ClientError> {
+) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static, ClientError> {
     let failed = |words: String| ClientError::Tls { words };
     let connector = tokio_native_tls::TlsConnector::from(tls.build().map_err(|cause| failed(cause.to_string()))?);
-    match timeout(TLS_HANDSHAKE, connector.connect(host, stream)).await {
-        Ok(stream) => stream.map_err(|cause| failed(cause.to_string())),
+    // A peer that has said nothing at all has another trouble than trust.
+    let heard_anything = Arc::new(AtomicBool::new(false));
+    let heard = heard_anything.clone();
+    let stream = InspectReader::new(stream, move |bytes: &[u8]| {
+        if !bytes.is_empty() {
+            heard.store(true, Ordering::Relaxed);
+        }
+    });
+    let shaken = timeout(TLS_HANDSHAKE, connector.connect(host, stream)).await;
+    let heard_anything = heard_anything.load(Ordering::Relaxed);
+    match shaken {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(_)) if !heard_anything => Err(ClientError::ClosedWithoutAWord),
+        Ok(Err(cause)) => Err(failed(cause.to_string())),
+        Err(_) if !heard_anything => Err(ClientError::Mute(TLS_HANDSHAKE)),
         Err(_) => Err(failed(format!("no answer within {} s", TLS_HANDSHAKE.as_secs()))),
     }
 }
@@ -383,6 +396,13 @@ impl Reader {
 
     /// What the end of the stream means.
     fn ended(&self, cause: Option<&io::Error>) -> ClientError {
+        if let (Some(_), Some(cause)) = (&self.opened, cause)
+            && cause.get_ref().is_some()
+        {
+            // Not the system's words, so the TLS library's: with TLS 1.3 a client is done with the handshake before
+            // the peer has looked at its certificate.
+            return ClientError::Tls { words: cause.to_string() };
+        }
         if !self.heard_anything {
             // A close with our first words unread arrives as a reset.
             return ClientError::ClosedWithoutAWord;

@@ -52,9 +52,13 @@ impl Decoder {
         if self.format.tight {
             reader.boolean_stream().map_err(|error| error.inside("boolean stream"))?;
         }
-        let command = Command::read(type_id, &mut reader)?;
-        reader.finish().map_err(|error| error.inside(command.name()))?;
-        Ok(command)
+        let mut result = Command::read(type_id, &mut reader);
+        if let Ok(command) = &result
+            && let Err(error) = reader.finish()
+        {
+            result = Err(error.inside(command.name()));
+        }
+        result
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     error::{DecodeError, EncodeError, Problem},
     format::WireFormatInfo,
     ids::RemovedId,
-    kinds::{Array, Cached, Kind, Object, Structure},
+    kinds::{Array, Cached, Kind, Object, Structure, read_one},
     message::{Message, MessageKind},
     reader::Reader,
     table::{Fields, commands, structure, value, with_base},
@@ -376,8 +376,9 @@ impl Structure for Any {
         Command::type_id(self)
     }
 
-    fn read(type_id: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Command::read(type_id, reader).map(Box::new)
+    fn read(slot: &mut Option<Self>, type_id: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        *slot = Some(Box::new(Command::read(type_id, reader)?));
+        Ok(())
     }
 
     fn write(&self, writer: &mut Writer<'_>) {

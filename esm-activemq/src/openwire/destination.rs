@@ -64,7 +64,7 @@ impl Structure for Destination {
         }
     }
 
-    fn read(type_id: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn read(slot: &mut Option<Self>, type_id: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         let variant = match type_id {
             QUEUE => Self::Queue,
             TOPIC => Self::Topic,
@@ -73,7 +73,8 @@ impl Structure for Destination {
             other => return Err(Problem::UnexpectedType(other).into()),
         };
         let name = reader.text().and_then(|name| name.ok_or_else(|| Problem::Null.into()));
-        name.map(variant).map_err(|error| error.inside("physical_name"))
+        *slot = Some(variant(name.map_err(|error| error.inside("physical_name"))?));
+        Ok(())
     }
 
     fn write(&self, writer: &mut Writer<'_>) {

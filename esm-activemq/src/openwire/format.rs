@@ -242,7 +242,7 @@ impl Structure for WireFormatInfo {
         Self::TYPE
     }
 
-    fn read(type_id: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn read(slot: &mut Option<Self>, type_id: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         if type_id != Self::TYPE {
             return Err(Problem::UnexpectedType(type_id).into());
         }
@@ -250,10 +250,11 @@ impl Structure for WireFormatInfo {
         if magic != *MAGIC {
             return Err(DecodeError::from(Problem::Magic).inside("magic"));
         }
-        Ok(Self {
+        *slot = Some(Self {
             version: reader.i32().map_err(|error| error.inside("version"))?,
             marshalled_properties: reader.bytes().map_err(|error| error.inside("marshalled_properties"))?,
-        })
+        });
+        Ok(())
     }
 
     fn write(&self, writer: &mut Writer<'_>) {

@@ -18,6 +18,9 @@ use super::{
 /// The bytes of a frame's length, which does not count them.
 const PREFIX: usize = size_of::<i32>();
 
+/// The head of a dispatch is ten strings of 64 KiB at the most, and numbers.
+const MAX_HEAD: usize = 1 << 20;
+
 /// A frame that cannot be taken from the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -68,11 +71,12 @@ pub struct DispatchHead {
 }
 
 /// Reads the head of a [`MessageDispatch`] of which only the first bytes are there, without the frame's length,
-/// in the loose encoding without a cache. Nothing means that more bytes are needed.
+/// in the loose encoding without a cache. Nothing means that more bytes are needed; behind the first MiB none are
+/// looked at.
 ///
 /// It also reads the head of a dispatch whose later fields cannot be decoded.
 pub fn oversized_dispatch_head(prefix: &[u8]) -> Result<Option<DispatchHead>, DecodeError> {
-    let frame = Bytes::copy_from_slice(prefix);
+    let frame = Bytes::copy_from_slice(&prefix[..prefix.len().min(MAX_HEAD)]);
     let mut reader = Reader::new(&frame, &WireFormat::LOOSE, None);
     match read_head(&mut reader) {
         Ok(head) => Ok(Some(head)),
@@ -88,8 +92,8 @@ fn read_head(reader: &mut Reader<'_>) -> Result<DispatchHead, DecodeError> {
         return Err(Problem::UnexpectedType(type_id).into());
     }
     read_base(reader)?;
-    let consumer_id = Cached::<ConsumerId>::read(reader).map_err(|error| error.inside("consumer_id"))?;
-    let destination = Cached::<Destination>::read(reader).map_err(|error| error.inside("destination"))?;
+    let consumer_id = field::<Cached<ConsumerId>>(reader, "consumer_id")?;
+    let destination = field::<Cached<Destination>>(reader, "destination")?;
     if !reader.flag()? {
         return Err(DecodeError::from(Problem::Null).inside("message"));
     }
@@ -101,23 +105,25 @@ fn read_head(reader: &mut Reader<'_>) -> Result<DispatchHead, DecodeError> {
 
 fn read_message_head(reader: &mut Reader<'_>) -> Result<(Option<MessageId>, bool), DecodeError> {
     read_base(reader)?;
-    skip::<Cached<super::ProducerId>>(reader, "producer_id")?;
-    skip::<Cached<Destination>>(reader, "destination")?;
-    skip::<Cached<TransactionId>>(reader, "transaction_id")?;
-    skip::<Cached<Destination>>(reader, "original_destination")?;
-    let message_id = Object::<MessageId>::read(reader).map_err(|error| error.inside("message_id"))?;
-    skip::<Cached<TransactionId>>(reader, "original_transaction_id")?;
-    skip::<Text>(reader, "group_id")?;
-    skip::<i32>(reader, "group_sequence")?;
-    skip::<Text>(reader, "correlation_id")?;
+    field::<Cached<super::ProducerId>>(reader, "producer_id")?;
+    field::<Cached<Destination>>(reader, "destination")?;
+    field::<Cached<TransactionId>>(reader, "transaction_id")?;
+    field::<Cached<Destination>>(reader, "original_destination")?;
+    let message_id = field::<Object<MessageId>>(reader, "message_id")?;
+    field::<Cached<TransactionId>>(reader, "original_transaction_id")?;
+    field::<Text>(reader, "group_id")?;
+    field::<i32>(reader, "group_sequence")?;
+    field::<Text>(reader, "correlation_id")?;
     Ok((message_id, reader.flag()?))
 }
 
 fn read_base(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-    skip::<i32>(reader, "command_id")?;
-    skip::<bool>(reader, "response_required")
+    field::<i32>(reader, "command_id")?;
+    field::<bool>(reader, "response_required").map(drop)
 }
 
-fn skip<K: Kind>(reader: &mut Reader<'_>, name: &str) -> Result<(), DecodeError> {
-    K::read(reader).map(drop).map_err(|error| error.inside(name))
+fn field<K: Kind>(reader: &mut Reader<'_>, name: &str) -> Result<K::Value, DecodeError> {
+    let mut value = K::Value::default();
+    K::read(&mut value, reader).map_err(|error| error.inside(name))?;
+    Ok(value)
 }

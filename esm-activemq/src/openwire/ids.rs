@@ -7,6 +7,7 @@ use super::{
     error::{DecodeError, Problem},
     kinds::Structure,
     reader::Reader,
+    table::Fields as _,
     text::Text,
     writer::Writer,
 };
@@ -34,14 +35,15 @@ impl Structure for RemovedId {
         }
     }
 
-    fn read(type_id: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        match type_id {
-            ConnectionId::TYPE => Structure::read(type_id, reader).map(Self::Connection),
-            SessionId::TYPE => Structure::read(type_id, reader).map(Self::Session),
-            ConsumerId::TYPE => Structure::read(type_id, reader).map(Self::Consumer),
-            ProducerId::TYPE => Structure::read(type_id, reader).map(Self::Producer),
-            other => Err(Problem::UnexpectedType(other).into()),
-        }
+    fn read(slot: &mut Option<Self>, type_id: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        *slot = Some(match type_id {
+            ConnectionId::TYPE => Self::Connection(ConnectionId::read_new(reader)?),
+            SessionId::TYPE => Self::Session(SessionId::read_new(reader)?),
+            ConsumerId::TYPE => Self::Consumer(ConsumerId::read_new(reader)?),
+            ProducerId::TYPE => Self::Producer(ProducerId::read_new(reader)?),
+            other => return Err(Problem::UnexpectedType(other).into()),
+        });
+        Ok(())
     }
 
     fn write(&self, writer: &mut Writer<'_>) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     cache::Cacheable,
-    error::DecodeError,
+    error::{DecodeError, Problem},
     reader::Reader,
     text::{Secret, Text},
     throwable::Throwable,
@@ -16,9 +16,10 @@ use super::{
 /// A kind of field: `bool`, `i8`, `i32` and `i64` stand for themselves; everything else may be null.
 pub(super) trait Kind {
     /// What the field of a structure holds.
-    type Value;
+    type Value: Default;
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self::Value, DecodeError>;
+    /// Reads into a field that holds its default, so that nothing large is moved on its way there.
+    fn read(value: &mut Self::Value, reader: &mut Reader<'_>) -> Result<(), DecodeError>;
 
     fn write(value: &Self::Value, writer: &mut Writer<'_>);
 }
@@ -27,11 +28,18 @@ pub(super) trait Kind {
 pub(super) trait Structure: Sized {
     fn type_id(&self) -> u8;
 
-    /// Reads what follows the type number, or fails if the type is none of the family's.
-    fn read(type_id: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
+    /// Reads what follows the type number, or fails if the type is none of the family's. Otherwise the slot is full.
+    fn read(slot: &mut Option<Self>, type_id: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError>;
 
     /// Writes what follows the type number.
     fn write(&self, writer: &mut Writer<'_>);
+}
+
+/// A structure that must be there.
+pub(super) fn read_one<T: Structure>(type_id: u8, reader: &mut Reader<'_>) -> Result<T, DecodeError> {
+    let mut slot = None;
+    T::read(&mut slot, type_id, reader)?;
+    slot.ok_or_else(|| Problem::Null.into())
 }
 
 /// A nested structure.
@@ -46,8 +54,10 @@ pub(super) struct Array<T>(PhantomData<T>);
 impl Kind for bool {
     type Value = Self;
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        reader.flag()
+    #[inline]
+    fn read(value: &mut Self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        *value = reader.flag()?;
+        Ok(())
     }
 
     fn write(value: &Self, writer: &mut Writer<'_>) {
@@ -58,8 +68,10 @@ impl Kind for bool {
 impl Kind for i8 {
     type Value = Self;
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        reader.u8().map(u8::cast_signed)
+    #[inline]
+    fn read(value: &mut Self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        *value = reader.u8()?.cast_signed();
+        Ok(())
     }
 
     fn write(value: &Self, writer: &mut Writer<'_>) {
@@ -70,8 +82,10 @@ impl Kind for i8 {
 impl Kind for i32 {
     type Value = Self;
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        reader.i32()
+    #[inline]
+    fn read(value: &mut Self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        *value = reader.i32()?;
+        Ok(())
     }
 
     fn write(value: &Self, writer: &mut Writer<'_>) {
@@ -82,8 +96,10 @@ impl Kind for i32 {
 impl Kind for i64 {
     type Value = Self;
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        reader.i64()
+    #[inline]
+    fn read(value: &mut Self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        *value = reader.i64()?;
+        Ok(())
     }
 
     fn write(value: &Self, writer: &mut Writer<'_>) {
@@ -94,8 +110,10 @@ impl Kind for i64 {
 impl Kind for Text {
     type Value = Option<Self>;
 
-    fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
-        reader.text()
+    #[inline]
+    fn read(value: &mut Option<Self>, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        *value = reader.text()?;
+        Ok(())
     }
 
     fn write(value: &Option<Self>, writer: &mut Writer<'_>) {
@@ -106,8 +124,10 @@ impl Kind for Text {
 impl Kind for Secret {
     type Value = Option<Self>;
 
-    fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
-        Ok(reader.text()?.map(Self::from))
+    #[inline]
+    fn read(value: &mut Option<Self>, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        *value = reader.text()?.map(Self::from);
+        Ok(())
     }
 
     fn write(value: &Option<Self>, writer: &mut Writer<'_>) {
@@ -118,8 +138,10 @@ impl Kind for Secret {
 impl Kind for Bytes {
     type Value = Option<Self>;
 
-    fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
-        reader.bytes()
+    #[inline]
+    fn read(value: &mut Option<Self>, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        *value = reader.bytes()?;
+        Ok(())
     }
 
     fn write(value: &Option<Self>, writer: &mut Writer<'_>) {
@@ -130,8 +152,10 @@ impl Kind for Bytes {
 impl Kind for Throwable {
     type Value = Option<Box<Self>>;
 
-    fn read(reader: &mut Reader<'_>) -> Result<Option<Box<Self>>, DecodeError> {
-        Self::read_chain(reader, 0)
+    #[inline]
+    fn read(value: &mut Option<Box<Self>>, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        *value = Self::read_chain(reader, 0)?;
+        Ok(())
     }
 
     fn write(value: &Option<Box<Self>>, writer: &mut Writer<'_>) {
@@ -142,8 +166,9 @@ impl Kind for Throwable {
 impl<T: Structure> Kind for Object<T> {
     type Value = Option<T>;
 
-    fn read(reader: &mut Reader<'_>) -> Result<Option<T>, DecodeError> {
-        reader.object()
+    #[inline]
+    fn read(value: &mut Option<T>, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        reader.object(value)
     }
 
     fn write(value: &Option<T>, writer: &mut Writer<'_>) {
@@ -154,8 +179,9 @@ impl<T: Structure> Kind for Object<T> {
 impl<T: Structure + Cacheable> Kind for Cached<T> {
     type Value = Option<T>;
 
-    fn read(reader: &mut Reader<'_>) -> Result<Option<T>, DecodeError> {
-        reader.cached()
+    #[inline]
+    fn read(value: &mut Option<T>, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        reader.cached(value)
     }
 
     fn write(value: &Option<T>, writer: &mut Writer<'_>) {
@@ -166,8 +192,12 @@ impl<T: Structure + Cacheable> Kind for Cached<T> {
 impl<T: Structure> Kind for Array<T> {
     type Value = Option<Vec<Option<T>>>;
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self::Value, DecodeError> {
-        if reader.flag()? { reader.elements(Reader::object).map(Some) } else { Ok(None) }
+    #[inline]
+    fn read(value: &mut Self::Value, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        if reader.flag()? {
+            *value = Some(reader.elements(Reader::object)?);
+        }
+        Ok(())
     }
 
     fn write(value: &Self::Value, writer: &mut Writer<'_>) {

@@ -139,16 +139,16 @@ impl Structure for Message {
         self.kind.type_id()
     }
 
-    fn read(type_id: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn read(slot: &mut Option<Self>, type_id: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         let Some(kind) = MessageKind::from_type(type_id) else {
             return Err(Problem::UnexpectedType(type_id).into());
         };
-        let mut message = Self::read_fields(reader)?;
-        message.kind = kind;
+        let message = slot.insert(Self { kind, ..Self::default() });
+        message.read_fields(reader)?;
         if kind == MessageKind::Blob {
-            message.blob = Some(Box::new(BlobReference::read_fields(reader)?));
+            message.blob = Some(Box::new(BlobReference::read_new(reader)?));
         }
-        Ok(message)
+        Ok(())
     }
 
     fn write(&self, writer: &mut Writer<'_>) {

@@ -62,7 +62,7 @@ pub use error::{DecodeError, EncodeError, Problem};
 pub use format::{Negotiated, NegotiationError, WireFormat, WireFormatInfo, WireFormatOptions, negotiate};
 pub use frame::{DispatchHead, FrameError, oversized_dispatch_head, split_frame};
 pub use ids::RemovedId;
-pub use message::{Message, MessageKind};
+pub use message::{BlobReference, Message, MessageKind};
 pub use primitive::{Primitive, Primitives, Properties, encode_properties, properties};
 pub use text::{Secret, Text};
 pub use throwable::{StackTraceElement, Throwable};

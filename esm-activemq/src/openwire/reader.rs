@@ -1,9 +1,11 @@
 //! Where every byte of a frame is read, with every check of a bound.
 
+use std::mem;
+
 use bytes::Bytes;
 
 use super::{
-    cache::Cache,
+    cache::{Cache, Cacheable},
     error::{DecodeError, Problem},
     format::WireFormat,
     kinds::Structure,
@@ -27,9 +29,10 @@ pub(super) fn may_be_marshalled(type_id: u8) -> bool {
 /// Reads one frame from front to back.
 pub(super) struct Reader<'a> {
     frame: &'a Bytes,
-    position: usize,
+    /// What of it was not read yet.
+    rest: &'a [u8],
     /// The boolean stream, in the tight encoding.
-    flags: Option<Flags>,
+    flags: Option<Flags<'a>>,
     cache: Option<&'a mut Cache>,
     version: i32,
     stack_trace: bool,
@@ -39,10 +42,9 @@ pub(super) struct Reader<'a> {
     copying: bool,
 }
 
-/// The boolean stream lies in the frame; this is where.
-struct Flags {
-    start: usize,
-    count: usize,
+/// The boolean stream, and how many of its bits were read.
+struct Flags<'a> {
+    bits: &'a [u8],
     next: usize,
 }
 
@@ -50,7 +52,7 @@ impl<'a> Reader<'a> {
     pub(super) fn new(frame: &'a Bytes, format: &WireFormat, cache: Option<&'a mut Cache>) -> Self {
         Self {
             frame,
-            position: 0,
+            rest: frame,
             flags: None,
             cache,
             version: format.version,
@@ -69,9 +71,7 @@ impl<'a> Reader<'a> {
             length @ 0..64 => usize::from(length),
             length => return Err(Problem::NegativeLength(i32::from(length.cast_signed())).into()),
         };
-        let start = self.position;
-        self.skip(length)?;
-        self.flags = Some(Flags { start, count: length * 8, next: 0 });
+        self.flags = Some(Flags { bits: self.take(length)?, next: 0 });
         Ok(())
     }
 
@@ -80,14 +80,14 @@ impl<'a> Reader<'a> {
         if self.remaining() > 0 {
             return Err(Problem::LeftOver(self.remaining()).into());
         }
-        match self.flags.map(|flags| (flags.count - flags.next) / 8) {
+        match self.flags.map(|flags| flags.left() / 8) {
             Some(bytes @ 1..) => Err(Problem::LeftOverFlags(bytes).into()),
             _ => Ok(()),
         }
     }
 
     pub(super) fn remaining(&self) -> usize {
-        self.frame.len() - self.position
+        self.rest.len()
     }
 
     /// Whether a field exists that appeared in one version and, perhaps, went away after another.
@@ -105,14 +105,10 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(super) fn flag(&mut self) -> Result<bool, DecodeError> {
-        let Some(flags) = &mut self.flags else { return Ok(self.u8()? != 0) };
-        if flags.next == flags.count {
-            return Err(Problem::NeedsFlags.into());
+        match &mut self.flags {
+            Some(flags) => flags.next(),
+            None => self.u8().map(|byte| byte != 0),
         }
-        let byte = self.frame[flags.start + flags.next / 8];
-        let bit = byte >> (flags.next % 8) & 1;
-        flags.next += 1;
-        Ok(bit == 1)
     }
 
     #[inline]
@@ -138,9 +134,10 @@ impl<'a> Reader<'a> {
     /// A long: eight bytes, or in the tight encoding two flags that say how many.
     #[inline]
     pub(super) fn i64(&mut self) -> Result<i64, DecodeError> {
-        if self.flags.is_none() {
-            return self.array().map(i64::from_be_bytes);
-        }
+        if self.flags.is_some() { self.shortened_i64() } else { self.array().map(i64::from_be_bytes) }
+    }
+
+    fn shortened_i64(&mut self) -> Result<i64, DecodeError> {
         match (self.flag()?, self.flag()?) {
             (false, false) => Ok(0),
             (false, true) => self.u16().map(i64::from),
@@ -152,9 +149,9 @@ impl<'a> Reader<'a> {
     /// As many raw bytes as the caller knows.
     #[inline]
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        match self.frame[self.position..].first_chunk() {
-            Some(bytes) => {
-                self.position += N;
+        match self.rest.split_first_chunk() {
+            Some((bytes, rest)) => {
+                self.rest = rest;
                 Ok(*bytes)
             }
             None => Err(self.needs(N)),
@@ -163,19 +160,16 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(super) fn text(&mut self) -> Result<Option<Text>, DecodeError> {
-        if !self.flag()? {
-            return Ok(None);
-        }
+        if self.flag()? { self.present_text().map(Some) } else { Ok(None) }
+    }
+
+    fn present_text(&mut self) -> Result<Text, DecodeError> {
         if self.flags.is_some() {
             // Whether it is ASCII: nothing that the bytes do not say themselves.
             self.flag()?;
         }
         let length = usize::from(self.u16()?);
-        let start = self.position;
-        self.skip(length)?;
-        let range = start..self.position;
-        let bytes = if self.copying { Bytes::copy_from_slice(&self.frame[range]) } else { self.frame.slice(range) };
-        Ok(Some(Text::from_wire(bytes)))
+        self.part(length).map(Text::from_wire)
     }
 
     #[inline]
@@ -185,26 +179,21 @@ impl<'a> Reader<'a> {
         }
         let length = self.i32()?;
         let length = usize::try_from(length).map_err(|_| Problem::NegativeLength(length))?;
-        let start = self.position;
-        self.skip(length)?;
-        let range = start..self.position;
-        let bytes = if self.copying { Bytes::copy_from_slice(&self.frame[range]) } else { self.frame.slice(range) };
-        Ok(Some(bytes))
+        self.part(length).map(Some)
     }
 
     /// Everything that is left.
     pub(super) fn rest(&mut self) -> Bytes {
-        let rest = self.frame.slice(self.position..);
-        self.position = self.frame.len();
-        rest
+        self.frame.slice_ref(mem::take(&mut self.rest))
     }
 
     /// A nested structure, whose type stands before it.
     #[inline]
-    pub(super) fn object<T: Structure>(&mut self) -> Result<Option<T>, DecodeError> {
-        if !self.flag()? {
-            return Ok(None);
-        }
+    pub(super) fn object<T: Structure>(&mut self, slot: &mut Option<T>) -> Result<(), DecodeError> {
+        if self.flag()? { self.present_object(slot) } else { Ok(()) }
+    }
+
+    fn present_object<T: Structure>(&mut self, slot: &mut Option<T>) -> Result<(), DecodeError> {
         let type_id = self.u8()?;
         if self.flags.is_some() && may_be_marshalled(type_id) && self.flag()? {
             return Err(Problem::MarshalledForm.into());
@@ -213,63 +202,85 @@ impl<'a> Reader<'a> {
             return Err(Problem::TooDeep.into());
         }
         self.depth += 1;
-        let object = T::read(type_id, self)?;
+        T::read(slot, type_id, self)?;
         self.depth -= 1;
-        Ok(Some(object))
+        Ok(())
     }
 
     /// A nested structure, or a reference to one that came before.
-    pub(super) fn cached<T: Structure + super::cache::Cacheable>(&mut self) -> Result<Option<T>, DecodeError> {
-        if self.cache.is_none() {
-            return self.object();
-        }
+    #[inline]
+    pub(super) fn cached<T: Structure + Cacheable>(&mut self, slot: &mut Option<T>) -> Result<(), DecodeError> {
+        if self.cache.is_some() { self.new_or_reference(slot) } else { self.object(slot) }
+    }
+
+    fn new_or_reference<T: Structure + Cacheable>(&mut self, slot: &mut Option<T>) -> Result<(), DecodeError> {
         let is_new = self.flag()?;
         let index = self.i16()?;
-        if !is_new {
-            return match &self.cache {
-                Some(cache) => cache.get(index),
-                None => Ok(None),
-            };
+        if is_new {
+            let outer = mem::replace(&mut self.copying, true);
+            self.object(slot)?;
+            self.copying = outer;
         }
-        let outer = std::mem::replace(&mut self.copying, true);
-        let object = self.object::<T>()?;
-        self.copying = outer;
-        if let Some(cache) = &mut self.cache {
-            cache.put(index, object.clone())?;
+        match &mut self.cache {
+            Some(cache) if is_new => cache.put(index, slot.clone())?,
+            Some(cache) => *slot = cache.get(index)?,
+            None => {}
         }
-        Ok(object)
+        Ok(())
     }
 
     /// Elements behind their count. Each takes a flag at least, which bounds the count.
-    pub(super) fn elements<T>(
+    pub(super) fn elements<T: Default>(
         &mut self,
-        mut read: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+        mut read: impl FnMut(&mut Self, &mut T) -> Result<(), DecodeError>,
     ) -> Result<Vec<T>, DecodeError> {
         let count = self.i16()?;
         let count = usize::try_from(count).map_err(|_| Problem::NegativeLength(i32::from(count)))?;
-        let room = self.flags.as_ref().map_or(self.remaining(), |flags| flags.count - flags.next);
+        let room = self.flags.as_ref().map_or(self.remaining(), Flags::left);
         if count > room {
             return Err(Problem::TooManyElements(count).into());
         }
         self.elements_left = self.elements_left.checked_sub(count).ok_or(Problem::TooManyElementsInFrame)?;
         let mut elements = Vec::with_capacity(count.min(MAX_RESERVED));
         for index in 0..count {
-            elements.push(read(self).map_err(|error| error.at(index))?);
+            let mut element = T::default();
+            read(self, &mut element).map_err(|error| error.at(index))?;
+            elements.push(element);
         }
         Ok(elements)
     }
 
-    #[inline]
-    fn skip(&mut self, length: usize) -> Result<(), DecodeError> {
-        if length > self.remaining() {
-            return Err(self.needs(length));
+    /// Bytes that keep the frame alive, unless they are to be remembered.
+    fn part(&mut self, length: usize) -> Result<Bytes, DecodeError> {
+        let bytes = self.take(length)?;
+        Ok(if self.copying { Bytes::copy_from_slice(bytes) } else { self.frame.slice_ref(bytes) })
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        match self.rest.split_at_checked(length) {
+            Some((taken, rest)) => {
+                self.rest = rest;
+                Ok(taken)
+            }
+            None => Err(self.needs(length)),
         }
-        self.position += length;
-        Ok(())
     }
 
     #[cold]
     fn needs(&self, length: usize) -> DecodeError {
         Problem::NeedsBytes(length - self.remaining()).into()
+    }
+}
+
+impl Flags<'_> {
+    fn next(&mut self) -> Result<bool, DecodeError> {
+        let byte = self.bits.get(self.next / 8).ok_or(Problem::NeedsFlags)?;
+        let bit = byte >> (self.next % 8) & 1;
+        self.next += 1;
+        Ok(bit == 1)
+    }
+
+    fn left(&self) -> usize {
+        self.bits.len() * 8 - self.next
     }
 }

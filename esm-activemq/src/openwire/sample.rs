@@ -207,7 +207,7 @@ fn samples(bytes: &[u8]) -> impl Iterator<Item = Command> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
 
     #[test]
     fn every_structure_comes_back_as_it_was(bytes in vec(any::<u8>(), 0..600)) {

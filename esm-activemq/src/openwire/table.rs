@@ -7,10 +7,18 @@
 use super::{error::DecodeError, reader::Reader, writer::Writer};
 
 /// Fields in a row, which is what a structure is after its type number.
-pub(super) trait Fields: Sized {
-    fn read_fields(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
+pub(super) trait Fields: Default {
+    /// Fills in the fields of a default value, so that large structures are not moved while they are read.
+    fn read_fields(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError>;
 
     fn write_fields(&self, writer: &mut Writer<'_>);
+
+    /// A structure with its fields.
+    fn read_new(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut structure = Self::default();
+        structure.read_fields(reader)?;
+        Ok(structure)
+    }
 }
 
 /// What a kind's field holds in Rust.
@@ -52,19 +60,15 @@ macro_rules! structure {
         }
 
         impl Fields for $name {
-            fn read_fields(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-                Ok(Self {
-                    $($($member: Default::default(),)*)?
-                    $($field: {
-                        let is_there = true $(&& reader.speaks($since, i32::MAX $(.min($until))?))?;
-                        if is_there {
-                            <$kind $(<$structure>)? as Kind>::read(reader)
-                                .map_err(|error| error.inside(stringify!($field)))?
-                        } else {
-                            Default::default()
-                        }
-                    },)*
-                })
+            fn read_fields(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+                $(
+                    let is_there = true $(&& reader.speaks($since, i32::MAX $(.min($until))?))?;
+                    if is_there {
+                        <$kind $(<$structure>)? as Kind>::read(&mut self.$field, reader)
+                            .map_err(|error| error.inside(stringify!($field)))?;
+                    }
+                )*
+                Ok(())
             }
 
             fn write_fields(&self, writer: &mut Writer<'_>) {
@@ -135,12 +139,11 @@ macro_rules! commands {
                     $type_id
                 }
 
-                fn read(type_id: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-                    if type_id == $type_id {
-                        Self::read_fields(reader)
-                    } else {
-                        Err(Problem::UnexpectedType(type_id).into())
+                fn read(slot: &mut Option<Self>, type_id: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+                    if type_id != $type_id {
+                        return Err(Problem::UnexpectedType(type_id).into());
                     }
+                    slot.insert(Self::default()).read_fields(reader)
                 }
 
                 fn write(&self, writer: &mut Writer<'_>) {
@@ -232,17 +235,17 @@ macro_rules! commands {
             pub(super) fn read(type_id: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
                 Ok(match type_id {
                     WireFormatInfo::TYPE => Self::WireFormatInfo(
-                        Structure::read(type_id, reader).map_err(|error| error.inside("WireFormatInfo"))?
+                        read_one(type_id, reader).map_err(|error| error.inside("WireFormatInfo"))?
                     ),
                     _ if MessageKind::from_type(type_id).is_some() => {
-                        Self::Message(Structure::read(type_id, reader).map_err(|error| error.inside("Message"))?)
+                        Self::Message(read_one(type_id, reader).map_err(|error| error.inside("Message"))?)
                     }
-                    _ if Destination::is_type(type_id) => Self::Destination(
-                        Structure::read(type_id, reader).map_err(|error| error.inside("Destination"))?
-                    ),
-                    $($type_id => Self::$name(
-                        $name::read_fields(reader).map_err(|error| error.inside(stringify!($name)))?
-                    ),)*
+                    _ if Destination::is_type(type_id) => {
+                        Self::Destination(read_one(type_id, reader).map_err(|error| error.inside("Destination"))?)
+                    }
+                    $($type_id => {
+                        Self::$name($name::read_new(reader).map_err(|error| error.inside(stringify!($name)))?)
+                    })*
                     unknown => return Err(Problem::UnknownType(unknown).into()),
                 })
             }

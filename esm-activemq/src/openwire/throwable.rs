@@ -49,7 +49,9 @@ impl Throwable {
         if !reader.has_stack_traces() {
             return Ok(Some(Box::new(Self { class, message, stack_trace: Vec::new(), cause: None })));
         }
-        let stack_trace = reader.elements(StackTraceElement::read).map_err(|error| error.inside("stack_trace"))?;
+        let stack_trace = reader
+            .elements(|reader, element| StackTraceElement::read(element, reader))
+            .map_err(|error| error.inside("stack_trace"))?;
         let cause = Self::read_chain(reader, causes + 1).map_err(|error| error.inside("cause"))?;
         Ok(Some(Box::new(Self { class, message, stack_trace, cause })))
     }
@@ -70,13 +72,12 @@ impl Throwable {
 }
 
 impl StackTraceElement {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            class: reader.text().map_err(|error| error.inside("class"))?,
-            method: reader.text().map_err(|error| error.inside("method"))?,
-            file: reader.text().map_err(|error| error.inside("file"))?,
-            line: reader.i32().map_err(|error| error.inside("line"))?,
-        })
+    fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.class = reader.text().map_err(|error| error.inside("class"))?;
+        self.method = reader.text().map_err(|error| error.inside("method"))?;
+        self.file = reader.text().map_err(|error| error.inside("file"))?;
+        self.line = reader.i32().map_err(|error| error.inside("line"))?;
+        Ok(())
     }
 
     fn write(&self, writer: &mut Writer<'_>) {

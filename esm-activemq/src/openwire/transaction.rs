@@ -5,6 +5,7 @@ use super::{
     error::{DecodeError, Problem},
     kinds::Structure,
     reader::Reader,
+    table::Fields as _,
     writer::Writer,
 };
 
@@ -25,12 +26,13 @@ impl Structure for TransactionId {
         }
     }
 
-    fn read(type_id: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        match type_id {
-            LocalTransactionId::TYPE => Structure::read(type_id, reader).map(Box::new).map(Self::Local),
-            XaTransactionId::TYPE => Structure::read(type_id, reader).map(Box::new).map(Self::Xa),
-            other => Err(Problem::UnexpectedType(other).into()),
-        }
+    fn read(slot: &mut Option<Self>, type_id: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        *slot = Some(match type_id {
+            LocalTransactionId::TYPE => Self::Local(Box::new(LocalTransactionId::read_new(reader)?)),
+            XaTransactionId::TYPE => Self::Xa(Box::new(XaTransactionId::read_new(reader)?)),
+            other => return Err(Problem::UnexpectedType(other).into()),
+        });
+        Ok(())
     }
 
     fn write(&self, writer: &mut Writer<'_>) {

@@ -6,6 +6,7 @@ mod all_commands;
 mod bodies;
 mod cache;
 mod captures;
+mod corpus;
 mod debug_tree;
 mod expected;
 mod hostile;
@@ -13,4 +14,6 @@ mod mutations;
 mod negotiation;
 mod primitives;
 mod structures;
+#[path = "../../fuzz/targets.rs"]
+mod targets;
 mod vectors;

@@ -107,6 +107,28 @@ async fn a_group_that_uses_up_the_prefetch_is_worked_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn messages_that_waited_start_no_more_batches_than_may_be_in_flight() {
+    let queue = MemoryQueue::new();
+    queue.be_modern();
+    let mapping = Mapping { maximum_concurrency: 2.try_into().unwrap(), ..batches_of(3) };
+    let takes = |ids: &[String]| Duration::from_secs(if ids == ["a1", "b1", "c1"] { 10 } else { 60 });
+    let mut bench = Bench::start_answering(queue, mapping, move |ids| (takes(ids), Outcome::Success));
+    for (number, padding) in [(1, 0), (2, EVENT_SIZE_LIMIT / 2)] {
+        for group in ["a", "b", "c"] {
+            bench.queue.publish_group(group, [format!("{group}{number}")], padding);
+        }
+    }
+    bench.queue.publish(["d"]);
+    sleep(Duration::from_secs(9)).await;
+    assert_eq!(ids(bench.invocations_so_far()), ["a1 b1 c1", "d"]);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(bench.invocations_so_far().len(), 1, "each of the others makes a batch of its own");
+    assert_eq!(bench.metric("esm_in_flight_batches", None), 2.0);
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(bench.queue.acked().len(), 7);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_hands_back_what_waits_for_its_group() {
     let mut bench = start(1, slow_with(&["a1"]));
     bench.queue.publish_group("a", ["a1", "a2", "a3"], 0);
@@ -132,6 +154,9 @@ struct Observer {
     queue: MemoryQueue,
     random: Rng,
     odds: Odds,
+    concurrency: usize,
+    /// When each invocation that runs ends.
+    running: Vec<Instant>,
     /// When the last invocation with the group ends.
     busy_until: HashMap<String, Instant>,
 }
@@ -154,6 +179,9 @@ impl Observer {
             let is_free = until.is_none_or(|until| until <= Instant::now());
             assert!(is_free, "two invocations have a message of group {group} at the same time");
         }
+        self.running.retain(|until| *until > Instant::now());
+        self.running.push(Instant::now() + takes);
+        assert!(self.running.len() <= self.concurrency, "more batches are in flight than may be");
         if self.random.u32(..100) < self.odds.loses_its_session {
             self.queue.lose(lost());
         }
@@ -182,7 +210,7 @@ fn odds(with_losses: bool) -> impl Strategy<Value = Odds> {
 }
 
 /// Works off thousands of messages, most of them in 50 groups; returns how often the function succeeded with each.
-fn work_off(seed: u64, batch_size: i64, concurrency: i64, odds: Odds) -> BTreeMap<String, u32> {
+fn work_off(seed: u64, batch_size: i64, concurrency: u16, odds: Odds) -> BTreeMap<String, u32> {
     // Also the jitter of delays, which is drawn on this thread.
     fastrand::seed(seed);
     on_paused_time(async {
@@ -201,10 +229,17 @@ fn work_off(seed: u64, batch_size: i64, concurrency: i64, odds: Odds) -> BTreeMa
             }
         }
         let published = queue.ready();
-        let mut observer = Observer { queue: queue.clone(), random, odds, busy_until: HashMap::new() };
+        let mut observer = Observer {
+            queue: queue.clone(),
+            random,
+            odds,
+            concurrency: concurrency.into(),
+            running: Vec::new(),
+            busy_until: HashMap::new(),
+        };
         let succeeded = Arc::new(Mutex::new(BTreeMap::new()));
         let mapping = Mapping {
-            maximum_concurrency: concurrency.try_into().expect("in range"),
+            maximum_concurrency: i64::from(concurrency).try_into().expect("in range"),
             redelivery: RedeliveryPolicy { maximum_redeliveries: Some(3), delay: RedeliveryDelay::Exponential },
             dead_letter: DeadLetter::Broker,
             ..batches_of(batch_size)
@@ -214,7 +249,9 @@ fn work_off(seed: u64, batch_size: i64, concurrency: i64, odds: Odds) -> BTreeMa
             let (takes, outcome) = observer.answer(ids);
             if outcome == Outcome::Success {
                 let mut counted = counted.lock().expect("nothing has failed before");
-                ids.iter().for_each(|id| *counted.entry(id.clone()).or_default() += 1);
+                for id in ids {
+                    *counted.entry(id.clone()).or_default() += 1;
+                }
             }
             (takes, outcome)
         });
@@ -245,7 +282,7 @@ proptest! {
     fn groups_keep_their_order_whatever_fails(
         seed: u64,
         batch_size in 1..=20i64,
-        concurrency in 2..=8i64,
+        concurrency in 2..=8u16,
         odds in odds(false),
     ) {
         let succeeded = work_off(seed, batch_size, concurrency, odds);
@@ -256,7 +293,7 @@ proptest! {
     fn groups_keep_their_order_whatever_fails_and_however_many_sessions_are_lost(
         seed: u64,
         batch_size in 1..=20i64,
-        concurrency in 2..=8i64,
+        concurrency in 2..=8u16,
         odds in odds(true),
     ) {
         work_off(seed, batch_size, concurrency, odds);

@@ -111,12 +111,19 @@ async fn invoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
 }
 
 fn bodies(event: &Value) -> Vec<String> {
-    let queues = event["rmqMessagesByQueue"].as_object().expect("has queues");
-    let records = queues.values().flat_map(|records| records.as_array().expect("a list"));
-    let data = records.map(|record| record["data"].as_str().expect("has data"));
+    let data = records(event).into_iter().map(|record| record["data"].as_str().expect("has data"));
     data.map(|data| {
         let bytes = base64_simd::STANDARD.decode_to_vec(data).expect("is base64");
         String::from_utf8_lossy(&bytes).into_owned()
     })
     .collect()
+}
+
+/// ActiveMQ's event has one list of records, and RabbitMQ's one for each queue.
+fn records(event: &Value) -> Vec<&Value> {
+    if let Some(records) = event["messages"].as_array() {
+        return records.iter().collect();
+    }
+    let queues = event["rmqMessagesByQueue"].as_object().expect("has queues");
+    queues.values().flat_map(|records| records.as_array().expect("a list")).collect()
 }

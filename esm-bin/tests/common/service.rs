@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use esm_rabbitmq::testing::TestBroker;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -17,13 +16,26 @@ use tokio::time::{sleep, timeout};
 /// Long enough for brokers that start and backoffs that grow, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// A broker of the kind that a test program is for.
+pub(crate) trait Broker {
+    /// As `esm`'s configuration names the kind.
+    const ENGINE: &'static str;
+    /// May do everything; the password is the same word.
+    const ADMINISTRATOR: &'static str;
+
+    /// Where it listens.
+    fn endpoint(&self) -> String;
+}
+
 /// A configuration, by what differs from test to test.
 #[derive(Clone)]
 pub(crate) struct Config {
+    engine: &'static str,
+    administrator: &'static str,
     pub(crate) endpoints: Vec<String>,
     /// Further lines of `[brokers.test]`.
     pub(crate) broker: String,
-    /// Who the secret `visitor` is.
+    /// Who the secret `visitor` is; the password is the same word.
     pub(crate) visitor: String,
     pub(crate) function_url: String,
     /// Further lines of `[functions.function]`.
@@ -33,17 +45,18 @@ pub(crate) struct Config {
 
 #[derive(Clone)]
 pub(crate) struct MappingConfig {
-    pub(crate) queue: String,
-    pub(crate) virtual_host: String,
-    pub(crate) secret: &'static str,
+    queue: String,
+    secret: &'static str,
     /// Further lines.
-    pub(crate) more: String,
+    more: String,
 }
 
 impl Config {
-    pub(crate) fn new(broker: &TestBroker, function_url: &str) -> Self {
+    pub(crate) fn new<B: Broker>(broker: &B, function_url: &str) -> Self {
         Self {
-            endpoints: vec![broker.url.clone()],
+            engine: B::ENGINE,
+            administrator: B::ADMINISTRATOR,
+            endpoints: vec![broker.endpoint()],
             broker: String::new(),
             visitor: "visitor".into(),
             function_url: function_url.into(),
@@ -52,13 +65,12 @@ impl Config {
         }
     }
 
-    pub(crate) fn mapping(mut self, virtual_host: &str, queue: &str, more: &str) -> Self {
-        let (queue, virtual_host, more) = (queue.into(), virtual_host.into(), more.into());
-        self.mappings.push(MappingConfig { queue, virtual_host, secret: "guest", more });
+    pub(crate) fn mapping(mut self, queue: &str, more: &str) -> Self {
+        self.mappings.push(MappingConfig { queue: queue.into(), secret: "administrator", more: more.into() });
         self
     }
 
-    /// The last mapping logs in as the user `visitor`, unless told otherwise, with the password `visitor`.
+    /// The last mapping logs in as the user `visitor`, unless told otherwise.
     pub(crate) fn by_visitor(mut self) -> Self {
         self.mappings.last_mut().expect("has a mapping").secret = "visitor";
         self
@@ -67,18 +79,24 @@ impl Config {
     fn to_toml(&self, port: u16) -> String {
         let mut text = format!(
             "[server]\nlisten = \"127.0.0.1:{port}\"\ndrain_timeout_in_seconds = 60\n\
-             [brokers.test]\nengine = \"rabbitmq\"\nendpoints = {:?}\n{}\n\
-             [secrets.guest]\nusername = \"guest\"\npassword = {{ env = \"GUEST_PASSWORD\" }}\n\
+             [brokers.test]\nengine = {:?}\nendpoints = {:?}\n{}\n\
+             [secrets.administrator]\nusername = {:?}\npassword = {{ env = \"ADMINISTRATOR_PASSWORD\" }}\n\
              [secrets.visitor]\nusername = {:?}\npassword = {{ env = \"VISITOR_PASSWORD\" }}\n\
              [functions.function]\nhttp = {{ url = {:?} }}\n{}\n",
-            self.endpoints, self.broker, self.visitor, self.function_url, self.function
+            self.engine,
+            self.endpoints,
+            self.broker,
+            self.administrator,
+            self.visitor,
+            self.function_url,
+            self.function
         );
         for mapping in &self.mappings {
             write!(
                 text,
                 "[[event_source_mappings]]\nfunction_name = \"function\"\nevent_source = \"test\"\n\
-                 queues = [{:?}]\nvirtual_host = {:?}\nsecret = {:?}\n{}\n",
-                mapping.queue, mapping.virtual_host, mapping.secret, mapping.more
+                 queues = [{:?}]\nsecret = {:?}\n{}\n",
+                mapping.queue, mapping.secret, mapping.more
             )
             .expect("writes to a string");
         }
@@ -89,6 +107,7 @@ impl Config {
 /// A running `esm serve`. Killed when dropped.
 pub(crate) struct Service {
     child: Child,
+    passwords: [(&'static str, String); 2],
     base: String,
     dir: TempDir,
     http: reqwest::Client,
@@ -100,9 +119,11 @@ impl Service {
         let dir = tempfile::tempdir().expect("a folder");
         let port = free_port();
         std::fs::write(dir.path().join("esm.toml"), config.to_toml(port)).expect("writes");
-        let child = spawn(&dir);
+        let passwords =
+            [("ADMINISTRATOR_PASSWORD", config.administrator.into()), ("VISITOR_PASSWORD", config.visitor.clone())];
+        let child = spawn(&dir, &passwords);
         let base = format!("http://127.0.0.1:{port}");
-        let mut service = Self { child, base, dir, http: reqwest::Client::new() };
+        let mut service = Self { child, passwords, base, dir, http: reqwest::Client::new() };
         service.answers().await;
         service
     }
@@ -115,7 +136,7 @@ impl Service {
 
     /// Starts it again after a kill.
     pub(crate) async fn start_again(&mut self) {
-        self.child = spawn(&self.dir);
+        self.child = spawn(&self.dir, &self.passwords);
         self.answers().await;
     }
 
@@ -232,13 +253,12 @@ fn find_mappings(ready: &Value) -> Vec<Value> {
     list.expect("a list of mappings").clone()
 }
 
-fn spawn(dir: &TempDir) -> Child {
+fn spawn(dir: &TempDir, passwords: &[(&str, String)]) -> Child {
     let log = File::options().create(true).append(true).open(dir.path().join("log")).expect("opens");
     Command::new(env!("CARGO_BIN_EXE_esm"))
         .args(["serve", "--config"])
         .arg(dir.path().join("esm.toml"))
-        .env("GUEST_PASSWORD", "guest")
-        .env("VISITOR_PASSWORD", "visitor")
+        .envs(passwords.iter().map(|(name, password)| (name, password)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("clones"))
         .stderr(log)
