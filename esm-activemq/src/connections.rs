@@ -17,7 +17,7 @@ use esm_core::{
 };
 use secrecy::ExposeSecret;
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     client::{Address, ClientError, Connection, Endpoint, Login, Producer, Transport, transport::Directions},
@@ -38,8 +38,8 @@ pub struct Connections {
 #[derive(Default)]
 struct Pool {
     consuming: AsyncMutex<Consuming>,
-    /// Publishes dead letters.
-    producer: AsyncMutex<Option<Producer>>,
+    /// Publishes dead letters, and where.
+    publishing: AsyncMutex<Option<(Producer, Place)>>,
 }
 
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl Route {
             return None;
         }
         if !self.may_be_directed {
-            info!("the broker names other endpoints; ignored, since updateURIsSupported=true is not set");
+            debug!("the broker names other endpoints; ignored, since updateURIsSupported=true is not set");
             return None;
         }
         for endpoint in known {
@@ -145,20 +145,22 @@ impl Connections {
         client_id: &str,
         message: crate::openwire::Message,
     ) -> Result<(), SourceError> {
+        let target = message.destination.as_ref().map(|queue| queue.physical_name().to_str().into_owned());
         let pool = self.pool(login);
-        let mut producer = pool.producer.lock().await;
-        let open = match producer.take().filter(Producer::is_open) {
+        let mut publishing = pool.publishing.lock().await;
+        let (producer, place) = match publishing.take().filter(|(producer, _)| producer.is_open()) {
             Some(open) => open,
             None => {
                 let (connection, place) = self.open(login, client_id).await?;
-                connection.produce().await.map_err(|error| place.explain(&error))?
+                (connection.produce().await.map_err(|error| place.explain(&error))?, place)
             }
         };
-        let sent = producer.insert(open).send(message).await;
+        let (producer, place) = publishing.insert((producer, place));
+        let place = Place { queue: target.unwrap_or_default(), ..place.clone() };
+        let sent = producer.send(message).await;
         if sent.is_err() {
-            *producer = None;
+            *publishing = None;
         }
-        let place = Place { broker: self.broker.clone(), queue: String::new() };
         sent.map_err(|error| place.explain(&error))
     }
 
@@ -194,9 +196,8 @@ impl Connections {
                     return Ok((connection, place));
                 }
                 Err(error) => {
-                    let is_general = matches!(&error, ClientError::Refused(_));
                     let error = place.explain(&error);
-                    if is_general {
+                    if !error.concerns_the_endpoint() {
                         return Err(error);
                     }
                     self.route().next += 1;
@@ -204,13 +205,7 @@ impl Connections {
                 }
             }
         }
-        match <[SourceError; 1]>::try_from(failures) {
-            Ok([error]) => Err(error),
-            Err(errors) => {
-                let words = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                Err(SourceError::Unreachable { broker: self.broker.clone(), words })
-            }
-        }
+        Err(SourceError::at_every_endpoint(&self.broker, failures))
     }
 
     async fn dial(&self, endpoint: &Endpoint, login: &Login, client_id: &str) -> Result<Connection, ClientError> {

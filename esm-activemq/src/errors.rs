@@ -48,7 +48,8 @@ impl Place {
                 SourceError::QueueMissing { broker, queue, words }
             }
             "SecurityException" | "JMSSecurityException" if message.contains("authorized") => {
-                let what = format!("to read queue `{queue}`");
+                let act = if message.contains("authorized to write") { "writing to" } else { "reading" };
+                let what = format!("{act} queue `{queue}`");
                 SourceError::Authorization { broker, what, words }
             }
             "SecurityException" | "JMSSecurityException" => SourceError::Authentication { broker, words },

@@ -38,11 +38,14 @@ impl Reader {
             match error {
                 mpsc::error::TrySendError::Closed(_) => self.deliveries = None,
                 mpsc::error::TrySendError::Full(_) => {
-                    let words = "it lends more messages than the prefetch allows".into();
-                    self.end(ClientError::Protocol { words });
+                    self.broke_its_word("it lends more messages than the prefetch allows");
                 }
             }
         }
+    }
+
+    fn broke_its_word(&mut self, words: &str) {
+        self.lose(SourceError::Protocol { broker: self.place.broker.clone(), words: words.into() });
     }
 
     fn lose(&mut self, cause: SourceError) {
@@ -60,7 +63,7 @@ impl ConsumerEvents for Reader {
         // Without a message it is the answer to a pull, which we never do.
         let Some(message) = &dispatch.message else { return };
         let Some(message_id) = &message.message_id else {
-            return self.end(ClientError::Protocol { words: "it lent a message without an id".into() });
+            return self.broke_its_word("it lent a message without an id");
         };
         let fate = dead_letters::fate(dispatch.destination.as_ref(), message, &self.dead_letter_queue);
         let receipt = lock(&self.lending).arrived(message_id, fate);
@@ -70,7 +73,7 @@ impl ConsumerEvents for Reader {
 
     fn unreadable(&mut self, head: DispatchHead, flaw: Flaw) {
         let Some(message_id) = &head.message_id else {
-            return self.end(ClientError::Protocol { words: "it lent a message without an id".into() });
+            return self.broke_its_word("it lent a message without an id");
         };
         let fate = dead_letters::fate_of_head(&head, &self.dead_letter_queue);
         let receipt = lock(&self.lending).arrived(message_id, fate);

@@ -5,7 +5,7 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use tokio::{
@@ -151,6 +151,7 @@ impl Pipeline {
             retire: CancellationToken::new(),
             over: CancellationToken::new(),
             untold: OnceLock::new(),
+            parked_because: Mutex::default(),
             envelope,
         });
         let _over = lease.over.clone().drop_guard();
@@ -446,7 +447,7 @@ impl Run<'_> {
             error!(
                 parked = self.parked,
                 prefetch = self.prefetch,
-                "the mapping is paused: messages that can never be processed take more than half the prefetch; take them off the queue, or give it a dead-letter target"
+                "the mapping is paused: messages that can never be processed take more than half the prefetch; mend what is said of each of them, or take them off the queue, and start esm again"
             );
         }
         let Parts { metrics, status, .. } = &self.lease.parts;
@@ -457,8 +458,9 @@ impl Run<'_> {
             } else {
                 ""
             };
+            let why = self.lease.parked_because.lock().unwrap_or_else(PoisonError::into_inner).clone();
             status.problem(&format!(
-                "{} messages can never be processed, and there is no dead-letter target for them{paused}",
+                "{} messages can never be processed and are kept unacknowledged, the last one because {why}{paused}",
                 self.parked
             ));
         }
@@ -574,6 +576,8 @@ struct Lease {
     /// Why the broker could not be told what became of a delivery, which it therefore lends for as long as
     /// the session lasts.
     untold: OnceLock<SourceError>,
+    /// Why the last message was parked.
+    parked_because: Mutex<String>,
 }
 
 /// What became of a part of a batch.
@@ -591,12 +595,12 @@ impl Lease {
     async fn process(self: Arc<Self>, batch: Batch) -> Finished {
         let records = batch.len();
         self.parts.metrics.batch_closed(batch.closed_by, records, self.envelope.event_size(batch.bytes()));
-        self.observe_age(&batch);
         let mut finished = Finished { session_number: self.session_number, was_batch: true, ..Finished::default() };
         let mut parts = vec![batch];
+        let mut is_first_invocation = true;
         let mut is_over = false;
         while let Some(part) = parts.pop() {
-            match self.invoke_until_decided(part).await {
+            match self.invoke_until_decided(part, &mut is_first_invocation).await {
                 Decided::Settled => {}
                 Decided::Halve(part) => {
                     let (first, second) = part.halve();
@@ -636,7 +640,7 @@ impl Lease {
         Finished { session_number: self.session_number, was_batch: false, settled: 1 - parked, parked }
     }
 
-    async fn invoke_until_decided(&self, mut part: Batch) -> Decided {
+    async fn invoke_until_decided(&self, mut part: Batch, is_first_invocation: &mut bool) -> Decided {
         let Parts { mapping, function, metrics, .. } = &self.parts;
         let mut attempts = Attempts::default();
         let mut tried = part.most_failed() > 0;
@@ -651,6 +655,9 @@ impl Lease {
             self.expire(&mut part).await;
             if part.is_empty() {
                 return Decided::Settled;
+            }
+            if std::mem::take(is_first_invocation) {
+                self.observe_age(&part);
             }
             let outcome = self.invoke(slot, &part).await;
             let records = part.len() as u64;
@@ -847,6 +854,7 @@ impl Lease {
                     why,
                     "this message cannot be processed; it stays unacknowledged, since it would be destroyed otherwise"
                 );
+                *self.parked_because.lock().unwrap_or_else(PoisonError::into_inner) = why;
                 Some(1)
             }
             Err(error) => {

@@ -21,7 +21,8 @@ pub trait Connect: Send + Sync {
 
     /// Opens a session.
     ///
-    /// Must not declare or change anything on the broker. May be dropped half-way.
+    /// Must not declare or change anything on the broker by itself; a broker may create what is consumed from. May be
+    /// dropped half-way.
     async fn connect(&self, terms: Terms) -> Result<Session, SourceError>;
 }
 
@@ -350,6 +351,22 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// Whether another endpoint of the same broker may fare better.
+    pub fn concerns_the_endpoint(&self) -> bool {
+        !matches!(self, Self::Authentication { .. } | Self::Authorization { .. } | Self::VirtualHostMissing { .. })
+    }
+
+    /// What it comes to that every endpoint of a broker failed.
+    pub fn at_every_endpoint(broker: &str, failures: Vec<Self>) -> Self {
+        match <[Self; 1]>::try_from(failures) {
+            Ok([error]) => error,
+            Err(errors) => {
+                let words = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                Self::Unreachable { broker: broker.to_owned(), words }
+            }
+        }
+    }
+
     /// The documented code that a mapping's `StateTransitionReason` begins with, where one applies.
     pub fn code(&self) -> Option<&'static str> {
         match self {

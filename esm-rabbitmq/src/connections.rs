@@ -180,20 +180,14 @@ impl Connections {
             let endpoint = &self.endpoints[state.endpoint % self.endpoints.len()];
             match self.dial(endpoint, login).await {
                 Ok(shared) => return Ok(shared),
-                Err(error) if concerns_the_endpoint(&error) => {
+                Err(error) if error.concerns_the_endpoint() => {
                     state.endpoint += 1;
                     failures.push(error);
                 }
                 Err(error) => return Err(error),
             }
         }
-        match <[SourceError; 1]>::try_from(failures) {
-            Ok([error]) => Err(error),
-            Err(errors) => {
-                let words = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                Err(SourceError::Unreachable { broker: self.broker.clone(), words })
-            }
-        }
+        Err(SourceError::at_every_endpoint(&self.broker, failures))
     }
 
     async fn dial(&self, endpoint: &Endpoint, login: &Login) -> Result<Arc<SharedConnection>, SourceError> {
@@ -271,13 +265,6 @@ type Stream = AsyncTcpStream<Compat<TcpStream>>;
 fn shutdown_handle(stream: &TcpStream) -> io::Result<std::net::TcpStream> {
     stream.set_nodelay(true)?;
     Ok(stream.as_fd().try_clone_to_owned()?.into())
-}
-
-fn concerns_the_endpoint(error: &SourceError) -> bool {
-    !matches!(
-        error,
-        SourceError::Authentication { .. } | SourceError::Authorization { .. } | SourceError::VirtualHostMissing { .. }
-    )
 }
 
 /// What the broker says about a connection as a whole.

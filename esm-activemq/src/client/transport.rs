@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{io::InspectReader, sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{Instrument, debug, warn};
+use tracing::{Instrument, debug, info_span, warn};
 
 use super::{
     address::Endpoint,
@@ -39,6 +39,11 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(60);
 /// How much is read at once.
 const READ: usize = 64 * 1024;
+/// A broker writes each message by itself. To be woken for each would cost more than all that is done with it; so
+/// after a read that brought little the next one waits a moment, for more to come. What comes after a pause is read at
+/// once.
+const PAUSE: Duration = Duration::from_millis(1);
+const LITTLE: usize = READ / 2;
 /// The head of a dispatch ends before; it is a few ids and names.
 const HEAD: usize = 32 * 1024;
 /// What Java's client asks for as well.
@@ -122,8 +127,10 @@ impl Transport {
         });
         let (opened_sender, opened) = oneshot::channel();
         let reader = Reader::new(shared.clone(), opened_sender);
-        let reading = tokio::spawn(reader.run(read).in_current_span());
-        let writing = tokio::spawn(write_all(shared.clone(), write).in_current_span());
+        // Several mappings share it: its words are not those of the one that happened to dial.
+        let span = info_span!(parent: None, "transport", %endpoint);
+        let reading = tokio::spawn(reader.run(read).instrument(span.clone()));
+        let writing = tokio::spawn(write_all(shared.clone(), write).instrument(span));
         let tasks = [AbortOnDropHandle::new(reading), AbortOnDropHandle::new(writing)];
         shared.flush.notify_one();
         match timeout(HANDSHAKE, opened).await {
@@ -363,12 +370,18 @@ impl Reader {
     async fn read(&mut self, mut half: impl AsyncRead + Unpin) -> ClientError {
         let mut watch = pin!(sleep_until(Instant::now() + HANDSHAKE));
         let mut is_watched = false;
+        let mut pause = pin!(sleep_until(Instant::now()));
+        let mut is_pausing = false;
         loop {
             self.buffer.reserve(READ);
             let read = tokio::select! {
                 biased;
                 () = self.shared.over.cancelled() => return ClientError::Closed,
-                read = half.read_buf(&mut self.buffer) => read,
+                () = &mut pause, if is_pausing => {
+                    is_pausing = false;
+                    continue;
+                }
+                read = half.read_buf(&mut self.buffer), if !is_pausing => read,
                 () = &mut watch, if is_watched => {
                     if let Err(silent) = self.shared.talk().session.tick(self.max_inactivity) {
                         return silent;
@@ -378,14 +391,18 @@ impl Reader {
                     continue;
                 }
             };
-            match read {
+            let brought = match read {
                 Ok(0) => return self.ended(None),
-                Ok(_) => {}
+                Ok(brought) => brought,
                 Err(cause) => return self.ended(Some(&cause)),
-            }
+            };
             self.heard_anything = true;
             if let Err(end) = self.take_frames() {
                 return end;
+            }
+            if brought < LITTLE && self.opened.is_none() {
+                pause.as_mut().reset(Instant::now() + PAUSE);
+                is_pausing = true;
             }
             if !is_watched && self.opened.is_none() && !self.max_inactivity.is_zero() {
                 watch.as_mut().reset(Instant::now() + self.initial_delay);
@@ -525,7 +542,8 @@ fn complain(consumers: &mut HashMap<i64, Box<dyn ConsumerEvents>>, exception: Ex
     if exception.simple_name() == "BrokerStoppedException" {
         return Err(ClientError::Stopping { words: exception.to_string() });
     }
-    warn!(%exception, "the broker complains");
+    // Whoever it concerns is told, and says it with more.
+    debug!(%exception, "the broker complains");
     let named = exception.message.split_once("consumerId = ").and_then(|(_, rest)| rest.split(',').next());
     let value = named.and_then(|id| id.rsplit(':').next()).and_then(|value| value.parse().ok());
     match value.and_then(|value: i64| consumers.remove(&value)) {

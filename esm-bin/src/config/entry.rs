@@ -112,13 +112,13 @@ impl<'a> Entry<'a> {
             .map_err(|error| self.report(format_args!("cannot read `{}`: {error}", path.display())))
     }
 
-    /// The elements of a list. The environment separates them by commas.
+    /// The elements of a list. The environment separates them by commas, but for those within parentheses.
     pub(super) fn list(&self) -> Result<Vec<Entry<'a>>, Reported> {
         let origin = self.value.origin().map(String::from);
         let values = match &self.value.kind {
             ValueKind::Array(values) => values.clone(),
             ValueKind::String(text) if origin.is_some() => {
-                text.split(',').map(|part| Value::new(origin.as_ref(), part.trim())).collect()
+                split_list(text).map(|part| Value::new(origin.as_ref(), part.trim())).collect()
             }
             _ => return Err(self.wrong_kind("a list in brackets")),
         };
@@ -165,6 +165,15 @@ impl<'a> Entry<'a> {
         };
         self.report(format_args!("must be {wanted}, is {found}"))
     }
+}
+
+/// At commas, but for those within parentheses: `failover:(tcp://a,tcp://b)` is one element.
+fn split_list(text: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_i32;
+    text.split(move |c| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        c == ',' && depth <= 0
+    })
 }
 
 /// Every value, or a problem; none is skipped because of one before it.

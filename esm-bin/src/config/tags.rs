@@ -63,12 +63,12 @@ impl Tags {
     /// Reports what brokers of this kind do not heed. The event's profile is the same for RabbitMQ in both spellings.
     pub(super) fn suit(&self, engine: Engine, report: impl Fn(&str) -> Reported) -> Result<(), Reported> {
         const RABBITMQ_ONLY: [&str; 3] = ["esm:dead-letter", "esm:header-bytes", "esm:strict-consumers"];
-        match RABBITMQ_ONLY.into_iter().find(|tag| self.all.contains_key(*tag)) {
-            Some(tag) if engine == Engine::Activemq => {
-                Err(report(&format!("the tag {tag} has no effect: it concerns RabbitMQ only")))
-            }
-            _ => Ok(()),
+        if engine == Engine::Rabbitmq {
+            return Ok(());
         }
+        let wrong = RABBITMQ_ONLY.into_iter().filter(|tag| self.all.contains_key(*tag));
+        let problem = |tag| Err::<(), _>(report(&format!("the tag {tag} has no effect: it concerns RabbitMQ only")));
+        entry::all(wrong.map(problem)).map(drop)
     }
 
     fn add(&mut self, key: &str, entry: &Entry<'_>) -> Result<(), Reported> {

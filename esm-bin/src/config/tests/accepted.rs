@@ -88,6 +88,10 @@ fn the_environment_overrides_keys_and_is_named_in_problems() {
     assert_eq!(configured.mapping.batch_size.get(), 7);
     assert_eq!(configured.mapping.queue, "00123", "a text stays as it is");
 
+    let list = [("ESM__BROKERS__PIZZA__ENDPOINTS", "failover:(tcp://a,tcp://b), tcp://c")];
+    let config = valid(&[ACTIVEMQ, SECRET, FUNCTION, MAPPING].concat(), &list);
+    assert_eq!(config.mappings[0].broker.endpoints, ["failover:(tcp://a,tcp://b)", "tcp://c"]);
+
     let variables = [("ESM__", "x"), ("ESM__SERVER__LISTN", "x"), ("ESM__SERVER__LISTEN", "x")];
     let problems = read_with(&whole(), &variables).err().unwrap();
     let [nothing, listen, unknown] = problems.as_slice() else { panic!("{problems:#?}") };
