@@ -43,7 +43,7 @@ const NUDGE_EVERY: usize = 100;
 /// What there is to tell the broker.
 enum Word {
     /// A batch is complete: its first message, the last but one, and the last.
-    Batch([MessageId; 3]),
+    Batch(Box<[MessageId; 3]>),
     /// This one has come, and more are wanted before the batch is complete.
     Nudge(MessageId),
 }
@@ -77,7 +77,7 @@ impl ConsumerEvents for Count {
             let first = self.first.take().unwrap_or_else(|| id.clone());
             let before_last = self.before_last.take().unwrap_or_else(|| id.clone());
             self.in_batch = 0;
-            self.say(Word::Batch([first, before_last, id]));
+            self.say(Word::Batch(Box::new([first, before_last, id])));
             return;
         }
         if self.in_batch.is_multiple_of(NUDGE_EVERY) {
@@ -117,7 +117,7 @@ async fn main() {
     let mut left = count;
     while left > 0 {
         match said.recv().await.expect("the consumer is open") {
-            Word::Batch(ids) => left -= acknowledge(&consumer, ids, left.min(batch)).await,
+            Word::Batch(ids) => left -= acknowledge(&consumer, *ids, left.min(batch)).await,
             Word::Nudge(id) => {
                 consumer.acknowledge(Acknowledgement {
                     kind: AckKind::Delivered,
