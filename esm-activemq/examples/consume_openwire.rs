@@ -117,7 +117,7 @@ async fn main() {
     let mut left = count;
     while left > 0 {
         match said.recv().await.expect("the consumer is open") {
-            Word::Batch(ids) => left -= acknowledge(&consumer, ids, left.min(batch)).await,
+            Word::Batch(ids) => left -= acknowledge(&consumer, *ids, left.min(batch)).await,
             Word::Nudge(id) => {
                 consumer.acknowledge(Acknowledgement {
                     kind: AckKind::Delivered,
