@@ -59,11 +59,21 @@ struct Route {
 }
 
 impl Route {
+    /// Next time another one is tried first, unless somebody else has seen to that.
+    fn pass_over(&mut self, endpoint: &Endpoint) {
+        if self.endpoints.get(self.next) == Some(endpoint) {
+            self.next = (self.next + 1) % self.endpoints.len();
+        }
+    }
+
     /// Follows the broker's directions, if that is allowed; words if the transport is to end for them.
     fn follow(&mut self, control: &ConnectionControl) -> Option<String> {
         let endpoints = |text: &Option<crate::openwire::Text>| {
             let text = text.as_ref().map(|text| text.to_str().into_owned()).unwrap_or_default();
-            text.split(',').filter_map(|endpoint| endpoint.trim().parse().ok()).collect::<Vec<Endpoint>>()
+            // A login that went through TLS so far must not leave it.
+            let is_safe = |endpoint: &Endpoint| endpoint.tls || !self.endpoints.iter().all(|known| known.tls);
+            let parsed = text.split(',').filter_map(|endpoint| endpoint.trim().parse().ok());
+            parsed.filter(is_safe).collect::<Vec<Endpoint>>()
         };
         let (known, goal) = (endpoints(&control.connected_brokers), endpoints(&control.reconnect_to));
         if known.is_empty() && goal.is_empty() && !control.rebalance_connection {
@@ -81,6 +91,7 @@ impl Route {
         if let Some(goal) = goal.into_iter().next() {
             let words = format!("it asks to connect to {goal} instead");
             self.next = self.endpoints.iter().position(|endpoint| *endpoint == goal).unwrap_or_else(|| {
+                self.endpoints.truncate(MOST_ENDPOINTS - 1);
                 self.endpoints.insert(0, goal);
                 0
             });
@@ -200,7 +211,7 @@ impl Connections {
                     if !error.concerns_the_endpoint() {
                         return Err(error);
                     }
-                    self.route().next += 1;
+                    self.route().pass_over(&endpoint);
                     failures.push(error);
                 }
             }

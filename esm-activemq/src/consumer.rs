@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::{
-    client::{self, AckKind, Acknowledgement, Answer, NONE_DELIVERED, UNKNOWN_DELIVERED},
+    client::{self, AckKind, Acknowledgement, Answer, ClientError, NONE_DELIVERED, UNKNOWN_DELIVERED},
     connections::Connections,
     dead_letters,
     errors::Place,
@@ -36,7 +36,6 @@ pub(crate) struct ActiveMqConsumer {
     pub(crate) consumer: Arc<client::Consumer>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) settings: Settings,
-    pub(crate) client_id: String,
     pub(crate) place: Place,
     pub(crate) lending: Arc<Mutex<Lending>>,
     /// Set when the session ends in good order, so that it is known what was tried.
@@ -99,8 +98,11 @@ impl ActiveMqConsumer {
                 return Ok(DeadLettered::NoTarget { why: format!("no dead letter can be made of it: {error}") });
             }
         };
-        let client_id = format!("{}-dlq", self.client_id);
+        let client_id = format!("{}-{:08x}", self.settings.client_id, fastrand::u32(..));
         if let Err(error) = self.connections.publish(&self.settings.login, &client_id, letter).await {
+            if error.code().is_none() {
+                return Err(error); // it passes: the message comes again, and is published then
+            }
             let why = format!("the broker would drop it, and publishing it to `{target}` failed: {error}");
             return Ok(DeadLettered::NoTarget { why });
         }
@@ -167,6 +169,8 @@ impl Consumer for ActiveMqConsumer {
         if !self.consumer.transport().is_open() {
             return;
         }
+        // Once the consumer is removed the broker says yes to acknowledgements and ignores them.
+        lock(&self.lending).lose(self.place.explain(&ClientError::Closed));
         let last_delivered = if self.cancelled.load(Ordering::Relaxed) {
             lock(&self.lending).ledger.newest_tried().unwrap_or(NONE_DELIVERED)
         } else {
@@ -209,7 +213,8 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(1);
 
 impl Lending {
     pub(crate) fn new(prefetch: i32, waker: Arc<Notify>) -> Self {
-        let mut lending = Self { ledger: Ledger::new(), prefetch: 0, since_woken: 0, arrived: 0, waker, lost: None };
+        let mut lending =
+            Self { ledger: Ledger::default(), prefetch: 0, since_woken: 0, arrived: 0, waker, lost: None };
         lending.prefetch_set(prefetch);
         lending
     }
@@ -226,6 +231,7 @@ impl Lending {
 
     pub(crate) fn prefetch_set(&mut self, prefetch: i32) {
         self.prefetch = usize::try_from(prefetch).unwrap_or(0);
+        self.waker.notify_one();
     }
 
     pub(crate) fn lose(&mut self, cause: SourceError) {
@@ -234,6 +240,7 @@ impl Lending {
 
     fn acknowledged(&mut self) {
         self.since_woken = 0;
+        self.waker.notify_one();
     }
 
     /// Whether the broker could lend more.

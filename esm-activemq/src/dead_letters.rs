@@ -20,7 +20,8 @@ const ORIGINAL_MESSAGE_ID: &str = "originalMessageId";
 const DEAD_LETTER_QUEUES: [&[u8]; 2] = [b"ActiveMQ.DLQ", b"DLQ."];
 
 /// What the broker would do with a message that cannot be processed, by its defaults: it drops messages that are not
-/// persistent, those that it has dead-lettered once before, and those that lie on a dead-letter queue already.
+/// persistent, those whose id it has dead-lettered once before, and those that lie on a dead-letter queue already.
+/// A copy that a virtual topic or another router made shares its id with the others.
 pub(crate) fn fate(queue: Option<&Destination>, message: &Message, dead_letter_queue: &str) -> Fate {
     if is_at_rest(queue, dead_letter_queue) {
         return AT_REST;
@@ -29,7 +30,8 @@ pub(crate) fn fate(queue: Option<&Destination>, message: &Message, dead_letter_q
         let properties = message.marshalled_properties.as_ref();
         properties.is_some_and(|bytes| memmem::find(bytes, name.as_bytes()).is_some())
     };
-    if !message.persistent || has(FAILURE_CAUSE) || has(ORIGINAL_EXPIRATION) {
+    let was_moved = message.original_destination.is_some();
+    if !message.persistent || was_moved || has(FAILURE_CAUSE) || has(ORIGINAL_EXPIRATION) {
         return Fate::Dropped(Box::new(message.clone()));
     }
     Fate::Kept
@@ -40,10 +42,10 @@ pub(crate) fn fate_of_head(head: &DispatchHead, dead_letter_queue: &str) -> Fate
     if is_at_rest(head.destination.as_ref(), dead_letter_queue) {
         return AT_REST;
     }
-    if head.persistent {
+    if head.persistent && !head.was_moved {
         return Fate::Kept;
     }
-    Fate::Doomed("the broker would drop it, since it is not persistent, and it cannot be read to be published again")
+    Fate::Doomed("the broker might drop it, since it is a copy or not persistent, and it cannot be published again")
 }
 
 const AT_REST: Fate = Fate::Doomed("it lies on a dead-letter queue already, where the broker would drop it");

@@ -27,6 +27,10 @@ impl Place {
             ClientError::SilentPeer(_) | ClientError::Stalled(_) => SourceError::HeartbeatLost { broker, words },
             ClientError::Stopping { .. } => SourceError::BrokerStopping { broker, words },
             ClientError::Lost { .. } | ClientError::Closed => SourceError::ConnectionLost { broker, words },
+            ClientError::Unreadable { .. } => {
+                let words = format!("{words}; take it off its queue");
+                SourceError::Unreadable { broker, queue: self.queue.clone(), words }
+            }
             ClientError::FrameTooLarge { .. } => SourceError::FrameTooLarge { broker, words },
             ClientError::ConsumerClosed => SourceError::ConsumerCancelled { broker, queue: self.queue.clone(), words },
             ClientError::AckRefused(_) => SourceError::AckRefused { broker, queue: self.queue.clone(), words },

@@ -5,20 +5,18 @@
 //! lent. The broker takes it literally: so a range covers a run of messages that all belong to the
 //! success, with nothing else left between them.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use esm_core::source::Receipt;
 
 use crate::openwire::{Message, MessageId, ProducerId};
 
-/// Receipts are numbers that count up with each message, starting at 1.
+/// Holds what is lent, and nothing of what is settled: a single message may stay lent for very long.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    /// From `first` on; none at the front is settled.
-    entries: VecDeque<Entry>,
-    /// The receipt of the entry at the front.
-    first: u64,
-    unsettled: usize,
+    /// By receipt. Receipts are numbers that count up with each message.
+    lent: BTreeMap<u64, Entry>,
+    last_receipt: u64,
     /// The ids of a producer's messages share its id.
     producer: Option<ProducerId>,
     newest_tried: Option<u64>,
@@ -26,7 +24,6 @@ pub(crate) struct Ledger {
 
 struct Entry {
     message_id: MessageId,
-    is_settled: bool,
     fate: Fate,
 }
 
@@ -50,72 +47,63 @@ pub(crate) struct Run {
 }
 
 impl Ledger {
-    pub(crate) fn new() -> Self {
-        Self { first: 1, ..Self::default() }
-    }
-
     /// Enters a message.
     pub(crate) fn lend(&mut self, message_id: &MessageId, fate: Fate) -> Receipt {
         let message_id = self.own(message_id);
-        self.entries.push_back(Entry { message_id, is_settled: false, fate });
-        self.unsettled += 1;
-        Receipt(self.first + self.entries.len() as u64 - 1)
+        self.last_receipt += 1;
+        self.lent.insert(self.last_receipt, Entry { message_id, fate });
+        Receipt(self.last_receipt)
     }
 
     /// How many are lent.
     pub(crate) fn unsettled(&self) -> usize {
-        self.unsettled
+        self.lent.len()
     }
 
     /// The newest one that is lent.
     pub(crate) fn newest(&self) -> Option<&MessageId> {
-        self.entries.iter().rev().find(|entry| !entry.is_settled).map(|entry| &entry.message_id)
+        self.lent.last_key_value().map(|(_, entry)| &entry.message_id)
     }
 
     /// Takes out what succeeded, as the runs that acknowledge it. The last run is a single message: waiting for
     /// the broker's answer to that one covers them all, and costs one disk synchronisation.
     pub(crate) fn succeed(&mut self, receipts: &[Receipt]) -> Vec<Run> {
-        let mut runs = Vec::with_capacity(2);
-        let mut indices: Vec<usize> = receipts.iter().filter_map(|receipt| self.index(*receipt)).collect();
-        if !indices.is_sorted() {
-            indices.sort_unstable();
+        let mut receipts: Vec<u64> = receipts.iter().map(|receipt| receipt.0).collect();
+        if !receipts.is_sorted() {
+            receipts.sort_unstable();
         }
+        receipts.dedup();
+        receipts.retain(|receipt| self.lent.contains_key(receipt));
+        let mut runs = Vec::with_capacity(2);
         let mut run_start = 0;
-        for end in 1..=indices.len() {
-            let is_last = end == indices.len();
-            if !is_last && self.are_neighbours(indices[end - 1], indices[end]) {
+        for end in 1..=receipts.len() {
+            let is_last = end == receipts.len();
+            if !is_last && self.are_neighbours(receipts[end - 1], receipts[end]) {
                 continue;
             }
-            let run = &indices[run_start..end];
+            let run = &receipts[run_start..end];
             if is_last && run.len() > 1 {
-                runs.push(self.run(&run[..run.len() - 1]));
-                runs.push(self.run(&run[run.len() - 1..]));
+                runs.extend(self.run(&run[..run.len() - 1]));
+                runs.extend(self.run(&run[run.len() - 1..]));
             } else {
-                runs.push(self.run(run));
+                runs.extend(self.run(run));
             }
             run_start = end;
         }
-        for index in indices {
-            self.entries[index].is_settled = true;
-            self.unsettled -= 1;
+        for receipt in receipts {
+            self.lent.remove(&receipt);
         }
-        self.forget_settled();
         runs
     }
 
     /// Takes out one message. `None`: it is settled already.
     pub(crate) fn give_up(&mut self, receipt: Receipt) -> Option<MessageId> {
-        let index = self.index(receipt)?;
-        let message_id = self.entries[index].message_id.clone();
-        self.entries[index].is_settled = true;
-        self.unsettled -= 1;
-        self.forget_settled();
-        Some(message_id)
+        self.lent.remove(&receipt.0).map(|entry| entry.message_id)
     }
 
     /// What a poison acknowledgement would do to it. `None`: it is settled already.
     pub(crate) fn fate(&self, receipt: Receipt) -> Option<&Fate> {
-        Some(&self.entries[self.index(receipt)?].fate)
+        self.lent.get(&receipt.0).map(|entry| &entry.fate)
     }
 
     /// Notes that these were worked on and stay lent.
@@ -126,35 +114,18 @@ impl Ledger {
 
     /// The broker's sequence number of the newest message that was worked on and is still lent.
     pub(crate) fn newest_tried(&self) -> Option<i64> {
-        let index = self.index(Receipt(self.newest_tried?))?;
-        Some(self.entries[index].message_id.broker_sequence_id)
-    }
-
-    /// Where an unsettled message stands.
-    fn index(&self, receipt: Receipt) -> Option<usize> {
-        let index = usize::try_from(receipt.0.checked_sub(self.first)?).ok()?;
-        self.entries.get(index).filter(|entry| !entry.is_settled).map(|_| index)
+        Some(self.lent.get(&self.newest_tried?)?.message_id.broker_sequence_id)
     }
 
     /// Whether nothing is lent between the two.
-    fn are_neighbours(&self, one: usize, other: usize) -> bool {
-        self.entries.range(one + 1..other).all(|entry| entry.is_settled)
+    fn are_neighbours(&self, one: u64, other: u64) -> bool {
+        other == one + 1 || self.lent.range(one + 1..other).next().is_none()
     }
 
-    fn run(&self, indices: &[usize]) -> Run {
-        let id = |index: usize| self.entries[index].message_id.clone();
-        Run {
-            first: id(indices[0]),
-            last: id(indices[indices.len() - 1]),
-            count: i32::try_from(indices.len()).unwrap_or(i32::MAX),
-        }
-    }
-
-    fn forget_settled(&mut self) {
-        while self.entries.front().is_some_and(|entry| entry.is_settled) {
-            self.entries.pop_front();
-            self.first += 1;
-        }
+    fn run(&self, receipts: &[u64]) -> Option<Run> {
+        let id = |receipt: Option<&u64>| Some(self.lent.get(receipt?)?.message_id.clone());
+        let (first, last) = (id(receipts.first())?, id(receipts.last())?);
+        Some(Run { first, last, count: i32::try_from(receipts.len()).unwrap_or(i32::MAX) })
     }
 
     /// A copy that does not keep the bytes alive which the message came with.
@@ -185,7 +156,7 @@ mod tests {
     }
 
     fn ledger(lent: i64) -> Ledger {
-        let mut ledger = Ledger::new();
+        let mut ledger = Ledger::default();
         for number in 1..=lent {
             assert_eq!(ledger.lend(&id(number), Fate::Kept), Receipt(number.unsigned_abs()));
         }
@@ -218,7 +189,7 @@ mod tests {
     fn receipts_may_come_out_of_order_and_twice_settled_is_settled_once() {
         let mut ledger = ledger(4);
         assert_eq!(succeed(&mut ledger, &[3, 1, 2]), [(1, 2, 2), (3, 3, 1)]);
-        assert_eq!(succeed(&mut ledger, &[3, 4]), [(4, 4, 1)]);
+        assert_eq!(succeed(&mut ledger, &[3, 4, 4]), [(4, 4, 1)]);
         assert_eq!(ledger.give_up(Receipt(4)), None);
     }
 

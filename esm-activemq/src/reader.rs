@@ -60,6 +60,9 @@ impl Reader {
 
 impl ConsumerEvents for Reader {
     fn message(&mut self, dispatch: MessageDispatch) {
+        if self.deliveries.is_none() {
+            return; // the consumer has ended, and its messages go back
+        }
         // Without a message it is the answer to a pull, which we never do.
         let Some(message) = &dispatch.message else { return };
         let Some(message_id) = &message.message_id else {
@@ -72,6 +75,9 @@ impl ConsumerEvents for Reader {
     }
 
     fn unreadable(&mut self, head: DispatchHead, flaw: Flaw) {
+        if self.deliveries.is_none() {
+            return;
+        }
         let Some(message_id) = &head.message_id else {
             return self.broke_its_word("it lent a message without an id");
         };

@@ -129,6 +129,11 @@ impl RecordEncoder {
         put_properties(out, message, &mut self.scratch)
             .map_err(|error| unfit(&format!("its properties cannot be decoded: {error}")))?;
         out.put_u8(b'}');
+        if out.len() >= EVENT_SIZE_LIMIT {
+            let cause = format!("its record of {} bytes is too large for an event", out.len());
+            (self.record, self.scratch) = Default::default();
+            return Err(Unfit { reason: DropReason::TooLarge, cause });
+        }
         let json = self.keep();
         Ok(Record::new(json, places.redelivered, places.message_id))
     }

@@ -24,7 +24,7 @@ pub struct Settings {
 /// A queue as `Queues` names it: `name`, or `name?consumer.selector=…&consumer.exclusive=true&consumer.priority=5`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// The physical name, perhaps with wildcards.
+    /// The physical name.
     pub name: String,
     /// An SQL-92 condition on headers and properties.
     pub selector: Option<String>,
@@ -48,6 +48,11 @@ pub enum QueueError {
     /// Several destinations.
     #[error("names several destinations; make a mapping for each of them")]
     Composite,
+    /// A pattern.
+    #[error(
+        "is a pattern for several queues; make a mapping for each of them, since copies of one message on two queues cannot be told apart by one consumer"
+    )]
+    Wildcard,
     /// An option that is unknown.
     #[error(
         "may have no options but consumer.selector, consumer.exclusive and consumer.priority (0 to 127); the prefetch follows from batch_size and concurrency"
@@ -67,6 +72,9 @@ impl FromStr for Queue {
         // The broker itself takes the comma for a separator, whatever stands around it.
         if name.contains(',') {
             return Err(QueueError::Composite);
+        }
+        if name.split('.').any(|part| matches!(part, "*" | ">")) {
+            return Err(QueueError::Wildcard);
         }
         if name.trim().is_empty() {
             return Err(QueueError::Empty);
@@ -106,7 +114,6 @@ mod tests {
         check("orders", Ok(("orders", None, false, 0)));
         check("queue://orders", Ok(("orders", None, false, 0)));
         check("Consumer.esm.VirtualTopic.orders", Ok(("Consumer.esm.VirtualTopic.orders", None, false, 0)));
-        check("orders.>", Ok(("orders.>", None, false, 0)));
         check(
             "orders?consumer.exclusive=true&consumer.priority=7&consumer.selector=color%20%3D%20%27red%27",
             Ok(("orders", Some("color = 'red'"), true, 7)),
@@ -121,6 +128,9 @@ mod tests {
         check("temp-queue://x", Err(QueueError::Topic));
         check("a,b", Err(QueueError::Composite));
         check("queue://a,topic://b", Err(QueueError::Composite));
+        check("orders.>", Err(QueueError::Wildcard));
+        check("orders.*.new", Err(QueueError::Wildcard));
+        check(">", Err(QueueError::Wildcard));
         check("a?consumer.prefetchSize=10", Err(QueueError::Option));
         check("a?consumer.priority=-1", Err(QueueError::Option));
         check("a?consumer.exclusive=yes", Err(QueueError::Option));

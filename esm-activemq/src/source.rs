@@ -85,7 +85,6 @@ impl Connect for ActiveMqSource {
                 consumer,
                 connections: self.connections.clone(),
                 settings: self.settings.clone(),
-                client_id,
                 place,
                 lending,
                 cancelled: AtomicBool::new(false),

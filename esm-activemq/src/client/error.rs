@@ -106,6 +106,12 @@ pub enum ClientError {
         /// What is allowed.
         limit: usize,
     },
+    /// It lent a message that cannot be read at all, so that nothing can be said about it.
+    #[error("{words}")]
+    Unreadable {
+        /// What was wrong.
+        words: String,
+    },
     /// It sent what cannot be understood.
     #[error("it sent what is no OpenWire: {words}")]
     Protocol {

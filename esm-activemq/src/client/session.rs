@@ -20,6 +20,10 @@ const FIRST_FRAME_LIMIT: usize = 64 * 1024;
 /// No record can be made of a larger frame: an event has at most 6 MiB, the body a third more than in the frame.
 /// A larger dispatch is passed over, and its message given up by its head.
 pub(crate) const FRAME_LIMIT: usize = 8 * 1024 * 1024;
+/// The head of a dispatch ends before: it is a few ids and names, each with at most 64 KiB.
+pub(crate) const HEAD: usize = 1024 * 1024;
+/// How long a broker may be silent that knows no such time itself.
+const UNWATCHED: Duration = Duration::from_secs(60);
 /// What of a broker's words reaches errors and logs.
 const WORDS_LIMIT: usize = 1_000;
 
@@ -79,7 +83,6 @@ pub enum Flaw {
 /// What the two sides agreed on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BrokerTerms {
-    /// Zero: nobody watches.
     pub(crate) max_inactivity: Duration,
     pub(crate) initial_delay: Duration,
 }
@@ -91,6 +94,8 @@ pub(crate) struct Session {
     output: BytesMut,
     last_command_id: i32,
     inactivity: Inactivity,
+    /// The broker does not watch over silence, and says nothing by itself: so it is asked.
+    must_ask: bool,
 }
 
 impl Session {
@@ -99,7 +104,7 @@ impl Session {
         let mut output = BytesMut::new();
         let sent = Encoder::new(WireFormat::INITIAL).encode(&Command::WireFormatInfo(ours.clone()), &mut output);
         debug_assert!(sent.is_ok(), "its names are short");
-        Self { ours, formats: None, output, last_command_id: 0, inactivity: Inactivity::default() }
+        Self { ours, formats: None, output, last_command_id: 0, inactivity: Inactivity::default(), must_ask: false }
     }
 
     /// How long the next frame may be.
@@ -121,17 +126,22 @@ impl Session {
                 Ok(Some(head)) => {
                     Action::DeliverHead { head: Box::new(head), flaw: Flaw::Undecodable { words: error.to_string() } }
                 }
+                _ if is_dispatch(&frame) => Action::End(ClientError::Unreadable { words: error.to_string() }),
                 _ => Action::End(ClientError::Protocol { words: error.to_string() }),
             },
         }
     }
 
-    /// Takes the beginning of a frame of `bytes` that is too large to be read.
-    pub(crate) fn handle_head(&mut self, beginning: &[u8], bytes: u64) -> Action {
-        match oversized_dispatch_head(beginning) {
+    /// Takes the beginning of a frame of `bytes` that is too large to be read. `None`: more of it is needed.
+    pub(crate) fn handle_head(&mut self, beginning: &[u8], bytes: u64) -> Option<Action> {
+        Some(match oversized_dispatch_head(beginning) {
             Ok(Some(head)) => Action::DeliverHead { head: Box::new(head), flaw: Flaw::TooLarge { bytes } },
+            Ok(None) if beginning.len() < HEAD => return None,
+            _ if is_dispatch(beginning) => {
+                Action::End(ClientError::Unreadable { words: format!("{bytes} bytes, and no head that can be read") })
+            }
             _ => Action::End(ClientError::FrameTooLarge { command: "frame", bytes, limit: self.frame_limit() }),
-        }
+        })
     }
 
     fn shake_hands(&mut self, frame: Bytes) -> Action {
@@ -148,6 +158,10 @@ impl Session {
         };
         self.formats = Some((Decoder::new(negotiated.format), Encoder::new(negotiated.format)));
         let milliseconds = |value: i64| Duration::from_millis(u64::try_from(value).unwrap_or(0));
+        self.must_ask = negotiated.max_inactivity_duration == 0;
+        if self.must_ask {
+            return Action::Open(BrokerTerms { max_inactivity: UNWATCHED, initial_delay: UNWATCHED / 3 });
+        }
         Action::Open(BrokerTerms {
             max_inactivity: milliseconds(negotiated.max_inactivity_duration),
             initial_delay: milliseconds(negotiated.max_inactivity_duration_initial_delay),
@@ -214,8 +228,9 @@ impl Session {
 
     /// Notes that a third of the time has passed in which each side has to be heard.
     pub(crate) fn tick(&mut self, max_inactivity: Duration) -> Result<(), ClientError> {
-        if !std::mem::take(&mut self.inactivity.said) {
-            let keep_alive = |command_id| KeepAliveInfo { command_id, response_required: false }.into();
+        if !std::mem::take(&mut self.inactivity.said) || self.must_ask {
+            let response_required = self.must_ask;
+            let keep_alive = |command_id| KeepAliveInfo { command_id, response_required }.into();
             let _ = self.send(keep_alive);
             self.inactivity.said = false;
         }
@@ -223,6 +238,10 @@ impl Session {
         self.inactivity.silent_ticks = if heard { 0 } else { self.inactivity.silent_ticks + 1 };
         if self.inactivity.silent_ticks > SILENT_TICKS { Err(ClientError::SilentPeer(max_inactivity)) } else { Ok(()) }
     }
+}
+
+fn is_dispatch(frame: &[u8]) -> bool {
+    frame.first() == Some(&MessageDispatch::TYPE)
 }
 
 /// Three would be the whole time; one more, since the first silent tick may have begun with a word.

@@ -26,7 +26,7 @@ use tracing::{Instrument, debug, info_span, warn};
 use super::{
     address::Endpoint,
     error::{ClientError, Exception},
-    session::{Action, BrokerTerms, Flaw, Session, tick_interval},
+    session::{Action, BrokerTerms, Flaw, HEAD, Session, tick_interval},
 };
 use crate::openwire::{
     Command, ConnectionControl, DispatchHead, FrameError, MessageDispatch, WireFormatInfo, split_frame,
@@ -44,8 +44,6 @@ const READ: usize = 64 * 1024;
 /// once.
 const PAUSE: Duration = Duration::from_millis(1);
 const LITTLE: usize = READ / 2;
-/// The head of a dispatch ends before; it is a few ids and names.
-const HEAD: usize = 32 * 1024;
 /// What Java's client asks for as well.
 const MAX_INACTIVITY: Duration = Duration::from_secs(30);
 /// A broker that finds a message too large for what we announce closes the connection, again and again; so what
@@ -161,7 +159,7 @@ impl Transport {
         self.connections.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// How long either side may be silent; zero: nobody watches.
+    /// How long either side may be silent.
     pub fn max_inactivity(&self) -> Duration {
         self.max_inactivity
     }
@@ -337,6 +335,15 @@ impl Shared {
     }
 }
 
+/// A transport that nobody reads must not look open, whatever has ended the reading.
+struct EndsInAnyCase(Arc<Shared>);
+
+impl Drop for EndsInAnyCase {
+    fn drop(&mut self) {
+        self.0.end(ClientError::Closed);
+    }
+}
+
 /// Reads until the transport ends.
 struct Reader {
     shared: Arc<Shared>,
@@ -363,6 +370,7 @@ impl Reader {
     }
 
     async fn run(mut self, half: impl AsyncRead + Unpin) {
+        let _ends_in_any_case = EndsInAnyCase(self.shared.clone());
         let cause = self.read(half).await;
         self.shared.end(cause);
     }
@@ -404,7 +412,7 @@ impl Reader {
                 pause.as_mut().reset(Instant::now() + PAUSE);
                 is_pausing = true;
             }
-            if !is_watched && self.opened.is_none() && !self.max_inactivity.is_zero() {
+            if !is_watched && self.opened.is_none() {
                 watch.as_mut().reset(Instant::now() + self.initial_delay);
                 is_watched = true;
             }
@@ -455,10 +463,9 @@ impl Reader {
                 Err(error) if self.opened.is_some() => return Err(self.not_openwire(&error)),
                 Err(FrameError::TooLong { length, .. }) => {
                     let head = (self.buffer.len() - 4).min(HEAD);
-                    if head < HEAD {
-                        return Ok(()); // more of it is needed
-                    }
-                    let action = talk.session.handle_head(&self.buffer[4..4 + HEAD], length as u64);
+                    let Some(action) = talk.session.handle_head(&self.buffer[4..4 + head], length as u64) else {
+                        return Ok(());
+                    };
                     self.to_skip = 4 + length as u64;
                     action
                 }

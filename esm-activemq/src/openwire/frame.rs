@@ -66,6 +66,8 @@ pub struct DispatchHead {
     pub kind: MessageKind,
     /// Which message it is.
     pub message_id: Option<MessageId>,
+    /// Whether it was sent to another destination and moved or copied to this one.
+    pub was_moved: bool,
     /// Whether it survives the broker's restart.
     pub persistent: bool,
 }
@@ -99,22 +101,22 @@ fn read_head(reader: &mut Reader<'_>) -> Result<DispatchHead, DecodeError> {
     }
     let type_id = reader.u8()?;
     let kind = MessageKind::from_type(type_id).ok_or(Problem::UnexpectedType(type_id))?;
-    let (message_id, persistent) = read_message_head(reader).map_err(|error| error.inside("message"))?;
-    Ok(DispatchHead { consumer_id, destination, kind, message_id, persistent })
+    let head = DispatchHead { consumer_id, destination, kind, message_id: None, was_moved: false, persistent: false };
+    read_message_head(reader, head).map_err(|error| error.inside("message"))
 }
 
-fn read_message_head(reader: &mut Reader<'_>) -> Result<(Option<MessageId>, bool), DecodeError> {
+fn read_message_head(reader: &mut Reader<'_>, head: DispatchHead) -> Result<DispatchHead, DecodeError> {
     read_base(reader)?;
     field::<Cached<super::ProducerId>>(reader, "producer_id")?;
     field::<Cached<Destination>>(reader, "destination")?;
     field::<Cached<TransactionId>>(reader, "transaction_id")?;
-    field::<Cached<Destination>>(reader, "original_destination")?;
+    let was_moved = field::<Cached<Destination>>(reader, "original_destination")?.is_some();
     let message_id = field::<Object<MessageId>>(reader, "message_id")?;
     field::<Cached<TransactionId>>(reader, "original_transaction_id")?;
     field::<Text>(reader, "group_id")?;
     field::<i32>(reader, "group_sequence")?;
     field::<Text>(reader, "correlation_id")?;
-    Ok((message_id, reader.flag()?))
+    Ok(DispatchHead { message_id, was_moved, persistent: reader.flag()?, ..head })
 }
 
 fn read_base(reader: &mut Reader<'_>) -> Result<(), DecodeError> {

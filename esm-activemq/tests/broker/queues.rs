@@ -96,30 +96,6 @@ async fn a_virtual_topics_queue_goes_by_its_own_name() {
 
 #[tokio::test]
 #[ignore = "needs a broker"]
-async fn a_wildcard_reads_several_queues_each_by_its_own_name() {
-    let broker = TestBroker::shared();
-    let parent = broker.queue("wildcard");
-    let queues = ["a", "b.c"].map(|name| format!("{parent}.{name}"));
-    for queue in &queues {
-        broker.produce(queue, Messages::text("{n}").count(3)).await;
-    }
-
-    let mut session = Mapping::new(&broker, &format!("{parent}.>")).open(10).await;
-    let deliveries = receive(&mut session, 6).await;
-
-    for queue in &queues {
-        let from_it =
-            deliveries.iter().filter(|delivery| json(&session, delivery)["destination"]["physicalName"] == **queue);
-        assert_eq!(from_it.count(), 3);
-    }
-    ack(&session, &deliveries).await;
-    for queue in &queues {
-        broker.wait_until(queue, |queue| queue.size == 0 && queue.dequeue_count == 3).await;
-    }
-}
-
-#[tokio::test]
-#[ignore = "needs a broker"]
 async fn a_queues_name_may_hold_any_character() {
     let broker = TestBroker::shared();
     let queue = broker.queue("zwölf € 😀 & 'more' \"<%>\" /");

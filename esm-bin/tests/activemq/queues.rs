@@ -5,37 +5,12 @@ use std::collections::BTreeSet;
 use esm_activemq::testing::{Messages, TestBroker};
 
 use crate::{
-    broker::records,
     common::{
         function::Function,
         service::{Config, Service},
     },
     delivery::MANY,
 };
-
-#[tokio::test]
-#[ignore = "needs a broker"]
-async fn a_wildcard_reads_every_queue_that_matches_also_those_that_come_later() {
-    let broker = TestBroker::shared();
-    let parent = broker.queue("wildcard");
-    let (first, later) = (format!("{parent}.first"), format!("{parent}.later"));
-    broker.produce(&first, Messages::text("{n}").count(150)).await;
-    let function = Function::start().await;
-    let service = Service::start(&Config::new(&broker, &function.url).mapping(&format!("{parent}.>"), "")).await;
-    service.metric_becomes("esm_deleted_events_total", &[], 150).await;
-
-    broker.produce(&later, Messages::text("{n}").count(150)).await;
-
-    service.metric_becomes("esm_deleted_events_total", &[], 300).await;
-    for queue in [&first, &later] {
-        broker.wait_until(queue, |statistics| (statistics.size, statistics.dequeue_count) == (0, 150)).await;
-    }
-    let calls = function.calls();
-    let names = calls.iter().flat_map(records).map(|record| record["destination"]["physicalName"].as_str());
-    let names: Vec<_> = names.collect::<Option<_>>().expect("every record names its queue");
-    assert_eq!((names.len(), names.into_iter().collect()), (300, BTreeSet::from([&*first, &*later])));
-    assert_eq!(service.metric("esm_reconnects_total", &[]).await, 0);
-}
 
 #[tokio::test]
 #[ignore = "needs a broker"]
