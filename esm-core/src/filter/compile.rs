@@ -4,7 +4,7 @@ use super::{
     FilterErrors, FilterProblem, LONGEST_PATTERN, MOST_FILTERS,
     operator::{Cidr, Operator, Wildcard, numeric},
     pattern::Value,
-    program::{Filter, Group, Leaf, NamedClause, Program, Subject, Term},
+    program::{Filter, Group, Leaf, NamedClause, NodeId, Program, Subject, Term},
 };
 
 const OPERATORS: &str =
@@ -35,7 +35,7 @@ struct Reported;
 enum Of {
     /// The record, whose `data` is the body.
     Record,
-    Node(usize, Subject),
+    Node(NodeId, Subject),
 }
 
 /// The terms of an object, and whether they also hold where there is none.
@@ -119,21 +119,21 @@ impl Compiler {
     }
 
     fn member(&mut self, path: &str, name: &str, value: &Value, of: Of) -> Result<(Term, bool), Reported> {
-        let (node, subject) = match (of, name) {
+        let (parent, subject) = match (of, name) {
             (Of::Record, "data") => (None, Subject::Json),
-            (Of::Record, _) => (Some(self.program.child(self.program.metadata, name)), Subject::Metadata),
-            (Of::Node(parent, subject), _) => (Some(self.program.child(parent, name)), subject),
+            (Of::Record, _) => (Some(self.program.metadata), Subject::Metadata),
+            (Of::Node(parent, subject), _) => (Some(parent), subject),
         };
+        let node = parent.map(|parent| self.program.child(parent, name));
         let clause = self.program.new_clause();
         let absence = match value {
             Value::List(list) => {
                 let leaf = self.leaf(path, list, clause)?;
                 let absence = leaf.absence;
-                let subject = if node.is_none() { Subject::Plain } else { subject };
-                let (path, asks) = (path.into(), value.to_string());
-                self.leaves.push(NamedClause { clause, path, asks, of: subject, absence });
-                match node {
-                    Some(node) => self.program.node_mut(node).leaves.push(leaf),
+                let of = if parent.is_none() { Subject::Plain } else { subject };
+                self.leaves.push(NamedClause { clause, path: path.into(), asks: value.to_string(), of, absence });
+                match parent.zip(node) {
+                    Some((parent, node)) => self.program.add_leaf(parent, node, leaf),
                     None => self.program.plain.push(leaf),
                 }
                 absence
@@ -141,7 +141,7 @@ impl Compiler {
             Value::Object(members) => {
                 let node = node.unwrap_or(self.program.body);
                 let Terms { terms, absence } = self.members(path, members, Of::Node(node, subject))?;
-                self.program.node_mut(node).groups.push(Group { clause, terms, absence });
+                self.program.add_group(parent, node, Group { clause, terms, absence });
                 absence
             }
             other => {

@@ -24,6 +24,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The first byte of what comes next, blanks passed over.
+    #[inline]
     pub(super) fn peek(&mut self) -> Option<u8> {
         loop {
             let byte = self.byte()?;
@@ -46,7 +47,8 @@ impl<'a> Scanner<'a> {
     }
 
     /// The name of an object's next member, whose value comes next; none at the object's end.
-    pub(super) fn key(&mut self, members: &mut Members) -> Result<Option<Text<'a>>, Malformed> {
+    #[inline]
+    pub(super) fn key(&mut self, members: &mut Members) -> Result<Option<Text>, Malformed> {
         if !self.has_next(members, b'}')? {
             return Ok(None);
         }
@@ -58,54 +60,76 @@ impl<'a> Scanner<'a> {
         self.has_next(members, b']')
     }
 
+    #[inline]
     fn has_next(&mut self, members: &mut Members, end: u8) -> Result<bool, Malformed> {
         let is_first = std::mem::take(&mut members.none_yet);
-        if self.peek() == Some(end) {
-            self.at += 1;
-            return Ok(false);
-        }
-        if !is_first {
-            self.expect(b',')?;
+        match self.peek() {
+            Some(byte) if byte == end => {
+                self.at += 1;
+                return Ok(false);
+            }
+            Some(b',') if !is_first => self.at += 1,
+            Some(_) if is_first => {}
+            _ => return Err(Malformed),
         }
         Ok(true)
     }
 
-    fn name(&mut self) -> Result<Text<'a>, Malformed> {
+    #[inline]
+    fn name(&mut self) -> Result<Text, Malformed> {
+        if self.peek() != Some(b'"') {
+            return Err(Malformed);
+        }
         let name = self.string()?;
         self.expect(b':')?;
         Ok(name)
     }
 
-    pub(super) fn string(&mut self) -> Result<Text<'a>, Malformed> {
-        self.expect(b'"')?;
-        let start = self.at;
+    /// A string, at whose quote it stands.
+    #[inline]
+    pub(super) fn string(&mut self) -> Result<Text, Malformed> {
+        let start = self.at + 1;
+        let has_escapes = self.skip_string()?;
+        Ok(Text { start, end: self.at - 1, has_escapes })
+    }
+
+    /// Steps over a string, at whose quote it stands; returns whether it has escapes.
+    fn skip_string(&mut self) -> Result<bool, Malformed> {
+        let bytes = self.text.as_bytes();
         let mut has_escapes = false;
+        let mut at = self.at + 1;
         loop {
-            self.at += plain_length(&self.text.as_bytes()[self.at..]);
-            match self.byte() {
+            at = plain_end(bytes, at);
+            match bytes.get(at) {
                 Some(b'"') => {
-                    let raw = &self.text[start..self.at];
-                    self.at += 1;
-                    return Ok(Text { raw, has_escapes });
+                    self.at = at + 1;
+                    return Ok(has_escapes);
                 }
                 Some(b'\\') => {
                     has_escapes = true;
-                    self.escape()?;
+                    at += escape_length(&bytes[at..])?;
                 }
-                _ => return Err(Malformed), // a control character, or the text ends
+                _ => {
+                    self.at = at;
+                    return Err(Malformed); // a control character, or the text ends
+                }
             }
         }
     }
 
-    fn escape(&mut self) -> Result<(), Malformed> {
-        let rest = &self.text.as_bytes()[self.at..];
-        let length = match rest.get(1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
-            Some(b'u') if rest.get(2..6).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) => 6,
-            _ => return Err(Malformed),
-        };
-        self.at += length;
-        Ok(())
+    /// What a string says. Half a surrogate pair, which says nothing, becomes U+FFFD.
+    pub(super) fn unescaped(&self, text: Text) -> Cow<'a, str> {
+        let raw = &self.text[text.start..text.end];
+        if text.has_escapes { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
+    }
+
+    /// Likewise, as bytes.
+    pub(super) fn unescaped_bytes(&self, text: Text) -> Cow<'a, [u8]> {
+        if text.has_escapes {
+            Cow::Owned(self.unescaped(text).into_owned().into_bytes())
+        } else {
+            Cow::Borrowed(&self.text.as_bytes()[text.start..text.end])
+        }
     }
 
     /// The text of a number.
@@ -153,7 +177,7 @@ impl<'a> Scanner<'a> {
         let mut nesting = Nesting::default();
         loop {
             match self.peek() {
-                Some(b'"') => drop(self.string()?),
+                Some(b'"') => drop(self.skip_string()?),
                 Some(bracket @ (b'{' | b'[')) => {
                     self.at += 1;
                     let is_object = bracket == b'{';
@@ -193,6 +217,7 @@ impl<'a> Scanner<'a> {
         Ok(false)
     }
 
+    #[inline]
     fn expect(&mut self, byte: u8) -> Result<(), Malformed> {
         if self.peek() != Some(byte) {
             return Err(Malformed);
@@ -201,6 +226,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    #[inline]
     fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -212,18 +238,12 @@ pub(super) struct Members {
     none_yet: bool,
 }
 
-/// A string as it stands between its quotes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Text<'a> {
-    raw: &'a str,
+/// Where a string stands between its quotes.
+#[derive(Clone, Copy)]
+pub(super) struct Text {
+    start: usize,
+    end: usize,
     has_escapes: bool,
-}
-
-impl<'a> Text<'a> {
-    /// What it says. Half a surrogate pair, which says nothing, becomes U+FFFD.
-    pub(super) fn unescaped(self) -> Cow<'a, str> {
-        if self.has_escapes { Cow::Owned(unescape(self.raw)) } else { Cow::Borrowed(self.raw) }
-    }
 }
 
 /// The scanner has seen that every escape is whole.
@@ -260,12 +280,22 @@ fn unit(digits: &str) -> u16 {
     u16::from_str_radix(&digits[..4], 16).unwrap_or_default()
 }
 
-/// How many bytes come before a quote, a backslash or a control character; eight are looked at at once.
-fn plain_length(bytes: &[u8]) -> usize {
+/// The length of an escape.
+fn escape_length(rest: &[u8]) -> Result<usize, Malformed> {
+    match rest.get(1) {
+        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(2),
+        Some(b'u') if rest.get(2..6).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) => Ok(6),
+        _ => Err(Malformed),
+    }
+}
+
+/// Where the next quote, backslash or control character stands; eight bytes are looked at at once.
+#[inline]
+fn plain_end(bytes: &[u8], start: usize) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES * 0x80;
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    for (index, chunk) in chunks.iter().enumerate() {
+    let mut at = start;
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let chunk = u64::from_le_bytes(*chunk);
         let quotes = chunk ^ (ONES * u64::from(b'"'));
         let backslashes = chunk ^ (ONES * u64::from(b'\\'));
@@ -274,11 +304,13 @@ fn plain_length(bytes: &[u8]) -> usize {
             | (backslashes.wrapping_sub(ONES) & !backslashes)
             | (chunk.wrapping_sub(ONES * 0x20) & !chunk);
         if flags & HIGHS != 0 {
-            return index * 8 + (flags & HIGHS).trailing_zeros() as usize / 8;
+            return at + (flags & HIGHS).trailing_zeros() as usize / 8;
         }
+        at += 8;
     }
     let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
-    bytes.len() - rest.len() + rest.iter().position(is_special).unwrap_or(rest.len())
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().position(is_special).unwrap_or(rest.len())
 }
 
 /// Which brackets are open, as bits: the first 64 levels cost no allocation, each further 64 eight bytes.
@@ -313,6 +345,12 @@ impl Nesting {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{
+        prelude::{ProptestConfig, proptest},
+        prop_assert_eq,
+    };
+    use serde::de::IgnoredAny;
+
     use super::*;
 
     fn is_json(text: &str) -> bool {
@@ -396,7 +434,9 @@ mod tests {
     fn escapes_say_what_rfc_8259_says() {
         let check = |raw: &str, expected: &str| {
             let quoted = format!("\"{raw}\"");
-            assert_eq!(Scanner::new(&quoted).string().unwrap().unescaped(), expected);
+            let mut scanner = Scanner::new(&quoted);
+            let text = scanner.string().unwrap();
+            assert_eq!(scanner.unescaped(text), expected);
         };
         check("plain", "plain");
         check(r"\u0061\u00e9\u20AC", "aé€");
@@ -408,5 +448,22 @@ mod tests {
         check(r"\ud83d\ud83d\ude00", "\u{fffd}\u{1f600}");
         check(r"\ud83d\n", "\u{fffd}\n");
         check(r"\ud83d\u0061", "\u{fffd}a");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn json_is_what_another_reader_takes_for_json(text in r#"[\[\]{}:, 01.eE+\-tn"ab\\]{0,12}|(\[|\]|\{"a":|\}|,|1|"x"|null|true|-0.1e5| ){0,9}"#) {
+            prop_assert_eq!(is_json(&text), serde_json::from_str::<IgnoredAny>(&text).is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn strings_say_what_another_reader_says(text in r#"([a-z]{0,9}|\\["\\/bfnrt]|\\u(0[0-9a-f]{3}|d83d\\ude00)|é|😀){0,6}"#) {
+            let quoted = format!("\"{text}\"");
+            let mut scanner = Scanner::new(&quoted);
+            let found = scanner.string().unwrap();
+            prop_assert_eq!(scanner.unescaped(found), serde_json::from_str::<String>(&quoted).unwrap());
+        }
     }
 }

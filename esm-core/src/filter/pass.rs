@@ -154,8 +154,8 @@ impl<'p> Pass<'p> {
                 return Ok(());
             }
             Some(b'"') => {
-                let text = scanner.string()?.unescaped();
-                self.scalar(node, Scalar::Text(&text));
+                let text = scanner.string()?;
+                self.scalar(node, Scalar::Text(&scanner.unescaped(text)));
                 return Ok(());
             }
             Some(b't') => scanner.word("true").map(|()| Scalar::Boolean(true))?,
@@ -182,7 +182,7 @@ impl<'p> Pass<'p> {
         self.lacks_members(node);
         let mut members = scanner.open(b'{')?;
         while let Some(name) = scanner.key(&mut members)? {
-            match node.child(&name.unescaped()) {
+            match node.child(&scanner.unescaped_bytes(name)) {
                 Some(child) => self.value(scanner, self.program.node(child))?,
                 None => scanner.skip()?,
             }
@@ -196,8 +196,8 @@ impl<'p> Pass<'p> {
 
     /// Until a member comes, it is missing.
     fn lacks_members(&mut self, node: &Node) {
-        for child in node.children() {
-            self.is_absent(self.program.node(child));
+        for &(clause, absence) in &node.asked_of_children {
+            self.set_absent(clause, absence);
         }
     }
 

@@ -59,7 +59,7 @@ impl Reader<'_> {
                 let mut members: Vec<(String, Value)> = Vec::new();
                 let mut reading = self.scanner.open(b'{')?;
                 while let Some(name) = self.scanner.key(&mut reading)? {
-                    let (name, value) = (name.unescaped(), self.value(depth + 1)?);
+                    let (name, value) = (self.scanner.unescaped(name), self.value(depth + 1)?);
                     members.retain(|(earlier, _)| *earlier != name);
                     members.push((name.into_owned(), value));
                 }
@@ -73,7 +73,10 @@ impl Reader<'_> {
                 }
                 Ok(Value::List(elements))
             }
-            Some(b'"') => Ok(Value::Text(self.scanner.string()?.unescaped().into_owned())),
+            Some(b'"') => {
+                let text = self.scanner.string()?;
+                Ok(Value::Text(self.scanner.unescaped(text).into_owned()))
+            }
             Some(b't') => self.scanner.word("true").map(|()| Value::Boolean(true)),
             Some(b'f') => self.scanner.word("false").map(|()| Value::Boolean(false)),
             Some(b'n') => self.scanner.word("null").map(|()| Value::Null),

@@ -8,7 +8,7 @@ use super::operator::{Operator, Scalar};
 
 /// The number of a clause.
 pub(super) type ClauseId = usize;
-type NodeId = usize;
+pub(super) type NodeId = usize;
 
 /// Compiled filters.
 #[derive(Clone, Debug)]
@@ -65,8 +65,10 @@ pub(super) enum Term {
 /// One path.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
-    /// The members that somebody asks for, sorted by name.
-    children: Vec<(Box<str>, NodeId)>,
+    /// The members that somebody asks for. Few, so they are looked through.
+    children: Vec<(Box<[u8]>, NodeId)>,
+    /// The clauses of these members, each with whether it also holds where there is nothing.
+    pub(super) asked_of_children: Vec<(ClauseId, bool)>,
     pub(super) leaves: Vec<Leaf>,
     pub(super) groups: Vec<Group>,
 }
@@ -105,10 +107,6 @@ impl Program {
         &self.nodes[id]
     }
 
-    pub(super) fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        &mut self.nodes[id]
-    }
-
     pub(super) fn new_clause(&mut self) -> ClauseId {
         self.clauses += 1;
         self.clauses - 1
@@ -116,27 +114,32 @@ impl Program {
 
     /// The node of a member, made if this is the first to ask for it.
     pub(super) fn child(&mut self, parent: NodeId, name: &str) -> NodeId {
-        let new = self.nodes.len();
-        let children = &mut self.nodes[parent].children;
-        match children.binary_search_by(|(other, _)| (**other).cmp(name)) {
-            Ok(index) => children[index].1,
-            Err(index) => {
-                children.insert(index, (name.into(), new));
-                self.nodes.push(Node::default());
-                new
-            }
+        if let Some(child) = self.nodes[parent].child(name.as_bytes()) {
+            return child;
         }
+        let new = self.nodes.len();
+        self.nodes[parent].children.push((name.as_bytes().into(), new));
+        self.nodes.push(Node::default());
+        new
+    }
+
+    pub(super) fn add_leaf(&mut self, parent: NodeId, node: NodeId, leaf: Leaf) {
+        self.nodes[parent].asked_of_children.push((leaf.clause, leaf.absence));
+        self.nodes[node].leaves.push(leaf);
+    }
+
+    /// `parent`: none for a body, which always is there.
+    pub(super) fn add_group(&mut self, parent: Option<NodeId>, node: NodeId, group: Group) {
+        if let Some(parent) = parent {
+            self.nodes[parent].asked_of_children.push((group.clause, group.absence));
+        }
+        self.nodes[node].groups.push(group);
     }
 }
 
 impl Node {
-    pub(super) fn child(&self, name: &str) -> Option<NodeId> {
-        let index = self.children.binary_search_by(|(other, _)| (**other).cmp(name)).ok()?;
-        Some(self.children[index].1)
-    }
-
-    pub(super) fn children(&self) -> impl Iterator<Item = NodeId> {
-        self.children.iter().map(|(_, child)| *child)
+    pub(super) fn child(&self, name: &[u8]) -> Option<NodeId> {
+        self.children.iter().find(|(other, _)| **other == *name).map(|(_, child)| *child)
     }
 
     pub(super) fn has_children(&self) -> bool {
