@@ -451,7 +451,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn json_is_what_another_reader_takes_for_json(text in r#"[\[\]{}:, 01.eE+\-tn"ab\\]{0,12}|(\[|\]|\{"a":|\}|,|1|"x"|null|true|-0.1e5| ){0,9}"#) {
