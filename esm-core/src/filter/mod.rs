@@ -20,10 +20,12 @@ mod operator;
 mod pass;
 mod pattern;
 mod program;
+mod sieve;
 
 use std::fmt;
 
 pub use self::explain::{BodyFormat, Clause, Explanation, Judgement, Verdict};
+pub(crate) use self::sieve::Sieve;
 use self::{
     pass::{Pass, State, all_hold},
     program::Program,
@@ -126,10 +128,15 @@ pub struct FilterProblem {
     pub reason: String,
 }
 
+impl FilterProblem {
+    /// The place in the pattern and what is wrong there.
+    pub fn words(&self) -> String {
+        if self.path.is_empty() { self.reason.clone() } else { format!("{} {}", self.path, self.reason) }
+    }
+}
+
 impl fmt::Display for FilterProblem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { filter, path, reason } = self;
-        let space = if path.is_empty() { "" } else { " " };
-        write!(formatter, "filter {filter}: {path}{space}{reason}")
+        write!(formatter, "filter {}: {}", self.filter, self.words())
     }
 }
