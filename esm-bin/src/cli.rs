@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsString,
+    fmt::Display,
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -18,6 +19,7 @@ use crate::{
     adapters::FEATURES,
     check,
     config::{self, Config, Environment, Problem},
+    filter,
     logging::{self, LogFormat},
     serve::{self, End},
 };
@@ -29,6 +31,9 @@ const KILLED: u8 = 128;
 /// More threads make an idle service no better and no smaller.
 const MOST_THREADS: usize = 4;
 
+/// What stands on the command line itself, or in a file.
+const TEXT_OR_FILE: &str = "TEXT|file://PATH";
+
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let features = if FEATURES.is_empty() { "none".into() } else { FEATURES.join(", ") };
     format!("{} (features: {features})", env!("CARGO_PKG_VERSION"))
@@ -36,9 +41,10 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0        ended as asked; for check: the configuration has no problem
-  1        failed while running, or could not drain in time (what was unfinished goes back to its broker)
-  2        the configuration has a problem, or the command line
+  0        ended as asked; for check: the configuration has no problem; for filter test: the message passes
+  1        failed while running, or could not drain in time (what was unfinished goes back to its broker);
+           for filter test: the message does not pass
+  2        the configuration has a problem, or a pattern, or the command line
   130, 143 ended at once by a second signal (SIGINT, SIGTERM)
 
 Environment:
@@ -71,6 +77,25 @@ enum Command {
         #[arg(long, default_value = "esm.toml")]
         config: PathBuf,
     },
+    /// Works with the patterns of filters
+    #[command(subcommand)]
+    Filter(FilterCommand),
+}
+
+#[derive(Subcommand)]
+enum FilterCommand {
+    /// Says which part of which pattern accepts or refuses a message
+    Test {
+        /// A pattern; several are several filters
+        #[arg(long, required = true, value_name = TEXT_OR_FILE)]
+        pattern: Vec<String>,
+        /// The body of the message
+        #[arg(long, value_name = TEXT_OR_FILE)]
+        message: String,
+        /// The record around the body as JSON, for patterns that speak about its other members
+        #[arg(long, value_name = TEXT_OR_FILE, default_value = "{}")]
+        record: String,
+    },
 }
 
 /// Does what the command line asks for.
@@ -78,6 +103,7 @@ pub fn run() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Check { config } => check(&config),
         Command::Serve { config, log_format } => serve(&config, log_format),
+        Command::Filter(FilterCommand::Test { pattern, message, record }) => filter_test(&pattern, &message, &record),
     };
     ExitCode::from(result)
 }
@@ -87,10 +113,27 @@ fn check(file: &Path) -> u8 {
         Ok(config) => (check::plan(&config), 0),
         Err(problems) => (problems.iter().map(Problem::to_string).collect(), NOT_CONFIGURED),
     };
+    print(&lines);
+    code
+}
+
+fn filter_test(patterns: &[String], message: &str, record: &str) -> u8 {
+    match filter::test(patterns, message, record) {
+        Ok(explanation) => {
+            print(&[explanation.to_string().trim_end()]);
+            if explanation.accepts() { 0 } else { FAILED }
+        }
+        Err(problems) => {
+            print(&problems);
+            NOT_CONFIGURED
+        }
+    }
+}
+
+fn print(lines: &[impl Display]) {
     let mut output = io::stdout().lock();
     // Whoever closes our output wants to read no more.
     let _ = lines.iter().try_for_each(|line| writeln!(output, "{line}"));
-    code
 }
 
 fn serve(file: &Path, format: Option<LogFormat>) -> u8 {
