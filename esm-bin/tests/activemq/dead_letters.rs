@@ -206,15 +206,7 @@ async fn retry_attempts_without_end_go_on_until_success() {
     let broker = TestBroker::shared();
     let queue = broker.queue("endless");
     broker.produce(&queue, Messages::text("a")).await;
-    let mut failures = 8;
-    let function = Function::start_with(move |_| {
-        if failures > 0 {
-            failures -= 1;
-            return Answer::FunctionError;
-        }
-        Answer::Success
-    })
-    .await;
+    let function = Function::start_after(8, || Answer::FunctionError).await;
     let service = Service::start(&on_shared(&broker, &function, &queue, "maximum_retry_attempts = -1")).await;
 
     service.metric_becomes("esm_deleted_events_total", &[], 1).await;

@@ -75,15 +75,7 @@ async fn a_function_that_fails_three_times_gets_the_same_batch_four_times() {
     let broker = TestBroker::shared();
     let queue = broker.queue("fails-three-times");
     broker.produce(&queue, Messages::text("{n}").count(4)).await;
-    let mut failures = 3;
-    let function = Function::start_with(move |_| {
-        if failures > 0 {
-            failures -= 1;
-            return Answer::FunctionError;
-        }
-        Answer::Success
-    })
-    .await;
+    let function = Function::start_after(3, || Answer::FunctionError).await;
     let config = Config::new(&broker, &function.url).mapping(&queue, &format!("batch_size = 3\n{ONE_BY_ONE}"));
     let service = Service::start(&config).await;
 
@@ -108,15 +100,7 @@ async fn a_throttled_batch_is_held_without_counting() {
     let broker = TestBroker::shared();
     let queue = broker.queue("throttled");
     broker.produce(&queue, Messages::text("a")).await;
-    let mut throttles = 2;
-    let function = Function::start_with(move |_| {
-        if throttles > 0 {
-            throttles -= 1;
-            return Answer::Status(429);
-        }
-        Answer::Success
-    })
-    .await;
+    let function = Function::start_after(2, || Answer::Status(429)).await;
     // The first error would be one too many.
     let config = Config::new(&broker, &function.url).mapping(&queue, "maximum_retry_attempts = 0");
     let service = Service::start(&config).await;

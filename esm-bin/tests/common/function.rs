@@ -54,6 +54,18 @@ impl Function {
         Self::start_with(|_| Answer::Success).await
     }
 
+    /// A function that succeeds after so many other answers.
+    pub(crate) async fn start_after(mut times: usize, other: fn() -> Answer) -> Self {
+        Self::start_with(move |_| {
+            if times == 0 {
+                return Answer::Success;
+            }
+            times -= 1;
+            other()
+        })
+        .await
+    }
+
     pub(crate) async fn start_with(behaviour: impl FnMut(&Call) -> Answer + Send + 'static) -> Self {
         let shared = Arc::new(Shared { calls: Mutex::default(), behaviour: Mutex::new(Box::new(behaviour)) });
         let router = Router::new()

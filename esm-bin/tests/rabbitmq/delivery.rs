@@ -133,15 +133,7 @@ async fn a_function_that_fails_three_times_gets_the_same_batch_four_times() {
     let virtual_host = broker.virtual_host("fails three times").await;
     let mut publisher = broker.publisher(&virtual_host).await;
     publisher.declare("queue", "classic").await;
-    let mut failures = 3;
-    let function = Function::start_with(move |_| {
-        if failures > 0 {
-            failures -= 1;
-            return Answer::FunctionError;
-        }
-        Answer::Success
-    })
-    .await;
+    let function = Function::start_after(3, || Answer::FunctionError).await;
     let config = Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "batch_size = 3");
     let service = Service::start(&config).await;
     publisher.publish("queue", ["a", "b", "c", "d"]).await;
@@ -169,15 +161,7 @@ async fn a_throttled_batch_is_held_without_counting() {
     let virtual_host = broker.virtual_host("throttled").await;
     let mut publisher = broker.publisher(&virtual_host).await;
     publisher.declare("queue", "classic").await;
-    let mut throttles = 2;
-    let function = Function::start_with(move |_| {
-        if throttles > 0 {
-            throttles -= 1;
-            return Answer::Status(429);
-        }
-        Answer::Success
-    })
-    .await;
+    let function = Function::start_after(2, || Answer::Status(429)).await;
     let service = Service::start(&Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "")).await;
     publisher.publish("queue", ["a"]).await;
 
