@@ -13,10 +13,11 @@ use reqwest::{
     header::{HeaderMap, LOCATION, RETRY_AFTER},
 };
 
-use crate::members::{Members, for_log};
+use crate::{
+    limits::RESULT_LIMIT,
+    members::{Members, for_log},
+};
 
-/// The largest result of a synchronous invocation, by Lambda's quotas.
-const RESULT_LIMIT: usize = 6_291_556;
 /// As much of an error's body as is read.
 const ERROR_LIMIT: usize = 64 * 1024;
 
@@ -189,14 +190,6 @@ impl Answer<'_> {
 
     fn text(&self) -> String {
         for_log(&String::from_utf8_lossy(&self.body[..self.body.len().min(ERROR_LIMIT)]))
-    }
-}
-
-/// What Lambda answers in place of a result that is too large.
-pub(crate) fn result_too_large() -> Outcome {
-    Outcome::FunctionError {
-        error_type: "Function.ResponseSizeTooLarge".into(),
-        message: format!("Response payload size exceeded maximum allowed payload size ({RESULT_LIMIT} bytes)."),
     }
 }
 

@@ -25,8 +25,10 @@ use reqwest::{
 };
 
 use crate::{
-    answer::{Answer, public, result_too_large},
+    answer::{Answer, public},
+    backend::{Backend, Reply},
     body::{EventBody, Overdue, Progress},
+    limits::{result_too_large, task_timed_out},
     members::for_log,
 };
 
@@ -123,15 +125,15 @@ impl HttpInvoker {
         request
     }
 
-    async fn exchange(&self, body: EventBody, progress: &Progress) -> Outcome {
+    async fn exchange(&self, body: EventBody, progress: &Progress) -> Reply {
         let mut overdue = pin!(progress.clone().overdue(self.stall_timeout, self.timeout));
         let response = tokio::select! {
             response = self.client.execute(self.request(body)) => response,
-            overdue = &mut overdue => return self.overdue(overdue),
+            overdue = &mut overdue => return self.overdue(overdue).into(),
         };
         let mut response = match response {
             Ok(response) => response,
-            Err(error) => return self.never_answered(&error, progress),
+            Err(error) => return self.never_answered(&error, progress).into(),
         };
         let mut answer = Answer {
             endpoint: &self.endpoint,
@@ -145,8 +147,8 @@ impl HttpInvoker {
         };
         match read {
             // An error is known by its head; as much of its body as came is good enough.
-            Err(broken) if answer.is_result() => self.broke_off(broken),
-            _ => answer.outcome(SystemTime::now()),
+            Err(broken) if answer.is_result() => self.broke_off(broken).into(),
+            _ => Reply { outcome: answer.outcome(SystemTime::now()), body: answer.body.into() },
         }
     }
 
@@ -194,6 +196,13 @@ impl HttpInvoker {
 #[async_trait]
 impl Invoke for HttpInvoker {
     async fn invoke(&self, event: Event) -> Outcome {
+        self.call(event).await.outcome
+    }
+}
+
+#[async_trait]
+impl Backend for HttpInvoker {
+    async fn call(&self, event: Event) -> Reply {
         let (body, progress) = EventBody::new(event);
         self.exchange(body, &progress).await
     }
@@ -269,10 +278,7 @@ fn client(tls: TlsConnector, connect_timeout: Duration) -> reqwest::Result<Clien
 }
 
 fn timed_out(timeout: Duration) -> Outcome {
-    Outcome::FunctionError {
-        error_type: "Sandbox.Timedout".into(),
-        message: format!("Task timed out after {:.2} seconds", timeout.as_secs_f64()),
-    }
+    Outcome::FunctionError { error_type: "Sandbox.Timedout".into(), message: task_timed_out(timeout) }
 }
 
 fn connection_lost(message: String) -> Outcome {
