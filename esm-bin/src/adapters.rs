@@ -1,8 +1,11 @@
 //! Which brokers and backends this build can speak to: the only file that asks for features.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, ffi::OsString, num::NonZeroU16, path::PathBuf, process::ExitCode, sync::Arc, time::Duration,
+};
 
-use esm_core::{invoker::Invoke, source::Connect};
+use esm_core::source::Connect;
+use esm_invoke::backend::Backend;
 
 use crate::config::{Entry, Login, Reported};
 
@@ -12,6 +15,8 @@ pub const FEATURES: &[&str] = &[
     "rabbitmq",
     #[cfg(feature = "http")]
     "http",
+    #[cfg(feature = "process")]
+    "process",
 ];
 
 /// Makes sources on one broker.
@@ -107,7 +112,7 @@ fn rabbitmq(
 
 /// The function behind a URL.
 #[cfg(feature = "http")]
-pub(crate) fn http(url: &Entry<'_>, timeout: Duration) -> Result<Arc<dyn Invoke>, Reported> {
+pub(crate) fn http(url: &Entry<'_>, timeout: Duration) -> Result<Arc<dyn Backend>, Reported> {
     use esm_invoke::http::{HttpInvoker, HttpSettings};
 
     match HttpInvoker::new(HttpSettings::new(url.text()?, timeout)) {
@@ -118,8 +123,83 @@ pub(crate) fn http(url: &Entry<'_>, timeout: Duration) -> Result<Arc<dyn Invoke>
 
 /// The function behind a URL.
 #[cfg(not(feature = "http"))]
-pub(crate) fn http(url: &Entry<'_>, _: Duration) -> Result<Arc<dyn Invoke>, Reported> {
+pub(crate) fn http(url: &Entry<'_>, _: Duration) -> Result<Arc<dyn Backend>, Reported> {
     Err(url.report(format_args!("this build has no backend http; {}", built_in())))
+}
+
+/// A function that runs in processes of this machine.
+pub(crate) struct ProcessFunction {
+    /// The function's name.
+    pub(crate) name: String,
+    /// Its ARN.
+    pub(crate) arn: String,
+    /// The program and its arguments.
+    pub(crate) command: Vec<String>,
+    /// The working directory.
+    pub(crate) folder: PathBuf,
+    /// All variables but those that are the Runtime API's.
+    pub(crate) environment: BTreeMap<String, String>,
+    /// How many processes may work at once.
+    pub(crate) instances: NonZeroU16,
+    /// How long one invocation may run.
+    pub(crate) timeout: Duration,
+    /// After how long without work a process is ended.
+    pub(crate) idle_timeout: Duration,
+    /// How much memory a process may use.
+    pub(crate) memory_in_mebibytes: Option<u32>,
+    /// How many files it may have open.
+    pub(crate) open_files: Option<u64>,
+}
+
+/// Asks our own program to become a function.
+const LAUNCH: &str = "__launch";
+
+/// The function in processes of this machine. Starts nothing yet.
+#[cfg(feature = "process")]
+pub(crate) fn process(entry: &Entry<'_>, function: ProcessFunction) -> Result<Arc<dyn Backend>, Reported> {
+    use esm_invoke::process::{ProcessInvoker, ProcessSettings, RESERVED_VARIABLES};
+
+    /// How long a process may take to ask for an event. Batches are handed back to the broker a
+    /// minute before they must be, so a start takes nothing from the time that an invocation has.
+    const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+    if let Some(name) = RESERVED_VARIABLES.iter().find(|name| function.environment.contains_key(**name)) {
+        return Err(entry.report(format_args!("environment must not have {name}, which every process gets from esm")));
+    }
+    Ok(Arc::new(ProcessInvoker::new(ProcessSettings {
+        name: function.name,
+        arn: function.arn,
+        command: function.command.into_iter().map(OsString::from).collect(),
+        folder: function.folder,
+        environment: function.environment,
+        instances: function.instances,
+        timeout: function.timeout,
+        start_timeout: START_TIMEOUT,
+        idle_timeout: function.idle_timeout,
+        memory_in_mebibytes: function.memory_in_mebibytes,
+        open_files: function.open_files,
+        // By this name it is still the same program when its file was replaced by a newer one.
+        launcher: vec!["/proc/self/exe".into(), LAUNCH.into()],
+    })))
+}
+
+/// The function in processes of this machine.
+#[cfg(not(feature = "process"))]
+pub(crate) fn process(entry: &Entry<'_>, _: ProcessFunction) -> Result<Arc<dyn Backend>, Reported> {
+    Err(entry.report(format_args!("this build has no backend process; {}", built_in())))
+}
+
+/// Becomes a function if that is what these arguments, without the program's own, ask for. Returns
+/// only if they do not, or if it is not possible.
+#[cfg(feature = "process")]
+pub(crate) fn launch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    (arguments.next()? == LAUNCH).then(|| esm_invoke::process::launch(arguments))
+}
+
+/// This build starts no functions.
+#[cfg(not(feature = "process"))]
+pub(crate) fn launch(_: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    None
 }
 
 fn built_in() -> String {

@@ -13,6 +13,9 @@ pub trait Backend: Invoke {
     /// Invokes the function as [`Invoke::invoke`] does, and keeps what it answered.
     async fn call(&self, event: Event) -> Reply;
 
+    /// How the function is reached, in words for people and without secrets.
+    fn describe(&self) -> String;
+
     /// Ends in good order whatever runs for the function, such as its processes. What is invoked
     /// afterwards may start it again.
     async fn close(&self) {}

@@ -206,6 +206,10 @@ impl Backend for HttpInvoker {
         let (body, progress) = EventBody::new(event);
         self.exchange(body, &progress).await
     }
+
+    fn describe(&self) -> String {
+        format!("Lambda's Invoke API at {}", self.endpoint)
+    }
 }
 
 /// Why an answer was not read to its end.

@@ -2,8 +2,8 @@
 //! problems, all of them at once and each with its full key.
 //!
 //! Reading order: `sources` (file and environment become one tree), `table` and `entry` (walking
-//! it), then a file for each part: `server`, `broker`, `secret`, `function`, `mapping` with `tags`
-//! and `targets`, and `warnings` (what works and may surprise).
+//! it), then a file for each part: `server`, `broker`, `secret`, `function` with `process`, `mapping`
+//! with `tags` and `targets`, and `warnings` (what works and may surprise).
 
 mod broker;
 mod entry;
@@ -11,6 +11,7 @@ mod function;
 mod mapping;
 mod names;
 mod problem;
+mod process;
 mod secret;
 mod server;
 mod sources;
@@ -49,6 +50,8 @@ pub type Environment = HashMap<String, String>;
 pub struct Config {
     /// `[server]`.
     pub server: Server,
+    /// `[functions]`, by name.
+    pub functions: Vec<Arc<Function>>,
     /// `[[event_source_mappings]]`, in the file's order.
     pub mappings: Vec<ConfiguredMapping>,
     /// What works and may surprise, each with its key.
@@ -79,12 +82,13 @@ fn root(table: &mut Table<'_>) -> Result<Config, Reported> {
     let targets = Targets {
         brokers: named(&table.section("brokers"), |name, table| broker::read(name, table, &identity)),
         logins: named(&table.section("secrets"), |_, table| secret::login(table)),
-        functions: named(&table.section("functions"), function::read),
+        functions: named(&table.section("functions"), |name, table| function::read(name, table, &identity)),
     };
     let mappings = table.optional("event_source_mappings", |entry| mappings(entry, &targets));
     table.not_yet(&["aws"]);
     let (server, mappings) = (server?, mappings?.unwrap_or_default());
-    Ok(Config { warnings: warnings::all(&server, &mappings), server, mappings })
+    let functions = targets.functions.into_values().flatten().collect();
+    Ok(Config { warnings: warnings::all(&server, &mappings), server, functions, mappings })
 }
 
 fn named<'a, T>(section: &Entry<'a>, mut read: impl FnMut(&str, &mut Table<'a>) -> Result<T, Reported>) -> Named<T> {

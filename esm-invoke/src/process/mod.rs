@@ -105,6 +105,10 @@ impl Backend for ProcessInvoker {
         self.pool.invoke(event).await
     }
 
+    fn describe(&self) -> String {
+        self.pool.describe()
+    }
+
     /// Asks every process to end, and waits until all have.
     async fn close(&self) {
         self.pool.close().await;

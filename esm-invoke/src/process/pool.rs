@@ -87,6 +87,18 @@ impl Pool {
         }
     }
 
+    /// What is run, and how often.
+    pub(super) fn describe(&self) -> String {
+        let ProcessSettings { folder, instances, idle_timeout, .. } = &self.settings;
+        let (command, folder) = (self.command_line(), folder.display());
+        format!("at most {instances} at once of `{command}` in {folder}, ended after {idle_timeout:?} without work")
+    }
+
+    fn command_line(&self) -> String {
+        let words: Vec<_> = self.settings.command.iter().map(|word| word.to_string_lossy()).collect();
+        for_log(&words.join(" "))
+    }
+
     /// Asks all processes to end.
     pub(super) fn stop(&self) {
         self.processes.idle().clear();
@@ -175,8 +187,7 @@ impl Pool {
                 format!("it asked for no event within {limit:?}: is it a client of Lambda's Runtime API?")
             }
         };
-        let command: Vec<_> = self.settings.command.iter().map(|word| word.to_string_lossy()).collect();
-        let command = for_log(&command.join(" "));
+        let command = self.command_line();
         let printed = match instance.last_lines.joined() {
             lines if lines.is_empty() => "; it printed nothing".into(),
             lines => format!("; it printed last: {lines}"),
