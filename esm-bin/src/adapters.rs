@@ -128,30 +128,31 @@ pub(crate) fn http(url: &Entry<'_>, _: Duration) -> Result<Arc<dyn Backend>, Rep
 }
 
 /// A function that runs in processes of this machine.
-pub(crate) struct ProcessFunction {
+pub struct ProcessFunction {
     /// The function's name.
-    pub(crate) name: String,
+    pub name: String,
     /// Its ARN.
-    pub(crate) arn: String,
+    pub arn: String,
     /// The program and its arguments.
-    pub(crate) command: Vec<String>,
+    pub command: Vec<String>,
     /// The working directory.
-    pub(crate) folder: PathBuf,
+    pub folder: PathBuf,
     /// All variables but those that are the Runtime API's.
-    pub(crate) environment: BTreeMap<String, String>,
+    pub environment: BTreeMap<String, String>,
     /// How many processes may work at once.
-    pub(crate) instances: NonZeroU16,
+    pub instances: NonZeroU16,
     /// How long one invocation may run.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// After how long without work a process is ended.
-    pub(crate) idle_timeout: Duration,
+    pub idle_timeout: Duration,
     /// How much memory a process may use.
-    pub(crate) memory_in_mebibytes: Option<u32>,
+    pub memory_in_mebibytes: Option<u32>,
     /// How many files it may have open.
-    pub(crate) open_files: Option<u64>,
+    pub open_files: Option<u64>,
 }
 
 /// Asks our own program to become a function.
+#[cfg(feature = "process")]
 const LAUNCH: &str = "__launch";
 
 /// The function in processes of this machine. Starts nothing yet.

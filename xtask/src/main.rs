@@ -14,6 +14,7 @@ mod interrupt;
 mod packages;
 mod ports;
 mod process;
+mod python;
 mod services;
 mod test;
 mod wait;

@@ -19,6 +19,7 @@ use crate::brokers::{Node, PrivateNode};
 use crate::interrupt::Interrupt;
 use crate::packages;
 use crate::process;
+use crate::python;
 use crate::workspace;
 
 #[derive(Args)]
@@ -34,16 +35,20 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(&packages::BUILD)?;
     packages::ensure(&packages::RABBITMQ)?;
+    packages::ensure(&packages::PYTHON)?;
     let interrupt = Interrupt::hold()?;
+    let python = python::with_runtime_client()?;
+    interrupt.check()?;
     let folder = tempfile::Builder::new().prefix("esm-test-").tempdir()?;
     eprintln!("test: starting RabbitMQ");
     let node = PrivateNode::up(&folder.path().join("rabbitmq"))?;
-    cargo_test(arguments, &node, folder.path(), &interrupt)
+    cargo_test(arguments, &node, &python, folder.path(), &interrupt)
 }
 
-fn cargo_test(arguments: &Arguments, node: &Node, folder: &Path, interrupt: &Interrupt) -> Result<()> {
+fn cargo_test(arguments: &Arguments, node: &Node, python: &Path, folder: &Path, interrupt: &Interrupt) -> Result<()> {
     let mut command = command(&arguments.further);
     command.envs(node.environment()).env("ESM_XTASK", env::current_exe()?).env("ESM_TEST_DIR", folder);
+    command.env("ESM_TEST_PYTHON", python);
     if arguments.all {
         command.env("ESM_TEST_ALL", "1");
     }

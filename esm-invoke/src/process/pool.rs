@@ -230,7 +230,7 @@ impl Exchange<'_> {
         };
         let taken_at = match taken_at {
             Ok(taken_at) => taken_at,
-            Err(how) => {
+            Err(how) if instance.withdraw() => {
                 self.end(&instance).await;
                 if !was_ready {
                     return Some(self.pool.did_not_start(&instance, how, &request_id));
@@ -239,6 +239,8 @@ impl Exchange<'_> {
                 warn!(function, process = instance.group, "a process asks for no more events; another one takes over");
                 return None;
             }
+            // It was taken just now, after all.
+            Err(_) => Instant::now(),
         };
         let limit = self.pool.settings.timeout;
         let mut answer = answer;
