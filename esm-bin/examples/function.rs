@@ -88,7 +88,7 @@ async fn invoke(State(function): State<Arc<Function>>, event: Bytes) -> Response
         return Json(Value::Null).into_response();
     }
     let Ok(event) = serde_json::from_slice::<Value>(&event) else { return failure("the event is no JSON") };
-    for (queue, records) in queues(&event) {
+    for (queue, records) in batches(&event) {
         tally.messages += records.len() as u64;
         if arguments.latency {
             tally.nanoseconds.extend(records.iter().filter_map(nanoseconds_on_the_way));
@@ -119,14 +119,25 @@ async fn summary(State(function): State<Arc<Function>>) -> Json<Value> {
     }))
 }
 
-/// Without reading the JSON, which would cost more than all that is measured with it.
+/// Without reading the JSON, which would cost more than all that is measured with it. Each record has one of
+/// these members, depending on the broker.
 fn count_messages(event: &[u8]) -> u64 {
-    memchr::memmem::find_iter(event, b"\"basicProperties\":").count() as u64
+    let member: &[u8] = if event.starts_with(FROM_ACTIVEMQ) { b",\"brokerInTime\":" } else { b"\"basicProperties\":" };
+    memchr::memmem::find_iter(event, member).count() as u64
 }
 
-fn queues(event: &Value) -> impl Iterator<Item = (&String, &Vec<Value>)> {
-    let queues = event["rmqMessagesByQueue"].as_object().into_iter().flatten();
-    queues.filter_map(|(queue, records)| Some((queue, records.as_array()?)))
+/// How ActiveMQ's events begin.
+const FROM_ACTIVEMQ: &[u8] = br#"{"eventSource":"aws:mq","#;
+
+/// The records of each queue: RabbitMQ's event names the queue, and ActiveMQ's has it in every record.
+fn batches(event: &Value) -> impl Iterator<Item = (&str, &Vec<Value>)> {
+    let from_rabbitmq = event["rmqMessagesByQueue"].as_object().into_iter().flatten();
+    let from_rabbitmq = from_rabbitmq.filter_map(|(queue, records)| Some((queue.as_str(), records.as_array()?)));
+    let from_activemq = event["messages"].as_array().map(|records| {
+        let queue = records.first().and_then(|record| record["destination"]["physicalName"].as_str());
+        (queue.unwrap_or_default(), records)
+    });
+    from_rabbitmq.chain(from_activemq)
 }
 
 fn nanoseconds_on_the_way(record: &Value) -> Option<u64> {
@@ -139,18 +150,24 @@ fn print_batch(number: u64, queue: &str, records: &[Value]) {
     let messages = if records.len() == 1 { "message" } else { "messages" };
     println!("invocation {number}: {} {messages} from {queue}", records.len());
     for record in records {
-        let properties = &record["basicProperties"];
         let again = if record["redelivered"] == true { " (again)" } else { "" };
-        println!("  {}{again}: {}", word(&properties["messageId"]), shorten(&text(record)));
-        let set = properties.as_object().into_iter().flatten().filter(|(name, value)| is_plain(name, value));
-        println!("    properties: {}", list(set.map(|(name, value)| format!("{name} {}", word(value)))));
-        let headers = properties["headers"].as_object().into_iter().flatten();
-        println!("    headers: {}", list(headers.map(|(name, value)| format!("{name} {}", header(value)))));
+        // What JMS calls a header is a property in AMQP, and the other way round.
+        let (message_id, fixed, (first, second)) = match &record["basicProperties"] {
+            Value::Null => (&record["messageID"], record, ("headers", "properties")),
+            properties => (&properties["messageId"], properties, ("properties", "headers")),
+        };
+        println!("  {}{again}: {}", word(message_id), shorten(&text(record)));
+        let set = fixed.as_object().into_iter().flatten().filter(|(name, value)| is_plain(name, value));
+        println!("    {first}: {}", list(set.map(|(name, value)| format!("{name} {}", word(value)))));
+        let own = fixed[second].as_object().into_iter().flatten();
+        println!("    {second}: {}", list(own.map(|(name, value)| format!("{name} {}", header(value)))));
     }
 }
 
+/// Whether it is one of the members that are not shown otherwise.
 fn is_plain(name: &str, value: &Value) -> bool {
-    !value.is_null() && !matches!(name, "headers" | "messageId")
+    let is_shown = ["messageId", "messageID", "headers", "properties", "data", "redelivered", "destination"];
+    !value.is_null() && !is_shown.contains(&name)
 }
 
 /// The body, which arrives in base64.

@@ -4,13 +4,15 @@ use std::{
     collections::BTreeMap, ffi::OsString, num::NonZeroU16, path::PathBuf, process::ExitCode, sync::Arc, time::Duration,
 };
 
-use esm_core::source::Connect;
+use esm_core::{source::Connect, tls::TlsFiles};
 use esm_invoke::backend::Backend;
 
-use crate::config::{Entry, Login, Reported};
+use crate::config::{Engine, Entry, EventProfile, Login, Reported};
 
 /// The adapters and backends that are in this build.
 pub const FEATURES: &[&str] = &[
+    #[cfg(feature = "activemq")]
+    "activemq",
     #[cfg(feature = "rabbitmq")]
     "rabbitmq",
     #[cfg(feature = "http")]
@@ -19,52 +21,83 @@ pub const FEATURES: &[&str] = &[
     "process",
 ];
 
-/// Makes sources on one broker.
-pub type Sources = Box<dyn Fn(QueueSettings) -> Arc<dyn Connect> + Send + Sync>;
+/// Makes sources on one broker; words if it cannot have such a queue.
+pub type Sources = Box<dyn Fn(QueueSettings) -> Result<Arc<dyn Connect>, String> + Send + Sync>;
 
 /// A queue and how it is read.
 pub struct QueueSettings {
-    /// The virtual host that has the queue.
+    /// The virtual host that has the queue, where brokers have such.
     pub virtual_host: String,
     /// The queue.
     pub queue: String,
     /// Who reads it.
     pub login: Login,
-    /// By which name the broker knows the consumer.
-    pub consumer_tag: String,
+    /// By which name the broker knows the consumer: consumer tag or client id.
+    pub consumer: String,
     /// The broker's ARN, for events.
     pub event_source_arn: String,
     /// Whether events must suit consumers that accept documented members only.
     pub strict_consumers: bool,
     /// Whether the bytes of long header strings are written from 0 to 255 and not as Java has them.
     pub unsigned_header_bytes: bool,
+    /// In which of AWS's spellings an ActiveMQ event is written.
+    pub event_profile: EventProfile,
     /// How long the broker lets a delivery be held.
-    pub consumer_timeout: Duration,
-}
-
-/// Files of a TLS connection to a broker.
-#[derive(Clone, Debug, Default)]
-pub struct TlsFiles {
-    /// Certificates of authorities to trust, instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Our own certificate.
-    pub cert_file: Option<PathBuf>,
-    /// Its key.
-    pub key_file: Option<PathBuf>,
+    pub consumer_timeout: Option<Duration>,
+    /// Where dead letters are published that the broker would drop.
+    pub dead_letter_queue: Option<String>,
 }
 
 /// The broker at these endpoints, by the adapter for its engine. Connects to nothing yet.
 pub(crate) fn broker(
     name: &str,
-    engine: &Entry<'_>,
+    engine: Engine,
+    entry: &Entry<'_>,
     endpoints: &[Entry<'_>],
     tls: Option<(&Entry<'_>, TlsFiles)>,
 ) -> Result<Sources, Reported> {
-    match engine.text()?.as_str() {
-        "rabbitmq" => rabbitmq(name, engine, endpoints, tls),
-        "activemq" => Err(engine.report(format_args!("this build has no adapter for activemq; {}", built_in()))),
-        _ => Err(engine.report("must be \"rabbitmq\" or \"activemq\"")),
+    match engine {
+        Engine::Activemq => activemq(name, entry, endpoints, tls),
+        Engine::Rabbitmq => rabbitmq(name, entry, endpoints, tls),
     }
+}
+
+#[cfg(feature = "activemq")]
+fn activemq(
+    name: &str,
+    engine: &Entry<'_>,
+    addresses: &[Entry<'_>],
+    tls: Option<(&Entry<'_>, TlsFiles)>,
+) -> Result<Sources, Reported> {
+    use esm_activemq::{ActiveMqSource, Connections, Login, Queue, Settings};
+
+    let addresses = crate::config::all(addresses.iter().map(Entry::parsed))?;
+    let (entry, files) = tls.map_or((engine, None), |(entry, files)| (entry, Some(files)));
+    let connections = Connections::new(name.into(), addresses, files.as_ref()).map_err(|error| entry.report(error))?;
+    Ok(Box::new(move |queue| {
+        let settings = Settings {
+            queue: queue.queue.parse::<Queue>().map_err(|error| error.to_string())?,
+            login: Login { username: queue.login.username, password: queue.login.password },
+            client_id: queue.consumer,
+            event_source_arn: queue.event_source_arn,
+            profile: match queue.event_profile {
+                EventProfile::Documented => esm_activemq::EventProfile::Documented,
+                EventProfile::Wire => esm_activemq::EventProfile::Wire,
+            },
+            dead_letter_queue: queue.dead_letter_queue.unwrap_or_default(),
+        };
+        Ok(Arc::new(ActiveMqSource::new(connections.clone(), settings)))
+    }))
+}
+
+#[cfg(not(feature = "activemq"))]
+fn activemq(
+    _: &str,
+    engine: &Entry<'_>,
+    _: &[Entry<'_>],
+    _: Option<(&Entry<'_>, TlsFiles)>,
+) -> Result<Sources, Reported> {
+    Err(engine.report(format_args!("this build has no adapter for activemq; {}", built_in())))
 }
 
 #[cfg(feature = "rabbitmq")]
@@ -79,8 +112,7 @@ fn rabbitmq(
     let endpoints = crate::config::all(endpoints.iter().map(Entry::parsed))?;
     let connections = match tls {
         None => Connections::new(name.into(), endpoints, None).map_err(|error| engine.report(error))?,
-        Some((entry, TlsFiles { ca_file, cert_file, key_file })) => {
-            let files = esm_rabbitmq::TlsFiles { ca_file, cert_file, key_file };
+        Some((entry, files)) => {
             Connections::new(name.into(), endpoints, Some(&files)).map_err(|error| entry.report(error))?
         }
     };
@@ -90,13 +122,13 @@ fn rabbitmq(
             queue: queue.queue,
             username: queue.login.username,
             password: queue.login.password,
-            consumer_tag: queue.consumer_tag,
+            consumer_tag: queue.consumer,
             event_source_arn: queue.event_source_arn,
             strict_consumers: queue.strict_consumers,
             unsigned_header_bytes: queue.unsigned_header_bytes,
-            consumer_timeout: queue.consumer_timeout,
+            consumer_timeout: queue.consumer_timeout.unwrap_or(Duration::MAX),
         };
-        Arc::new(RabbitSource::new(connections.clone(), settings))
+        Ok(Arc::new(RabbitSource::new(connections.clone(), settings)))
     }))
 }
 
@@ -203,6 +235,8 @@ pub(crate) fn launch(_: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     None
 }
 
+/// What this build has, for who asks for something else.
+#[cfg(not(all(feature = "activemq", feature = "rabbitmq", feature = "http", feature = "process")))]
 fn built_in() -> String {
     let features = if FEATURES.is_empty() { "none at all".into() } else { FEATURES.join(", ") };
     format!("its features are: {features}")

@@ -1,12 +1,15 @@
 //! What a configuration comes to, for people: the plan of each mapping, and what may surprise.
 
-use esm_core::{event::EVENT_SIZE_LIMIT, mapping::DeadLetter};
+use esm_core::{
+    event::EVENT_SIZE_LIMIT,
+    mapping::{DeadLetter, RedeliveryDelay, RedeliveryPolicy},
+};
 
 use crate::config::{Config, ConfiguredMapping};
 
 const FAILING_BATCH: &str = "\
 a failing batch is retried until it succeeds or its messages expire; with 1 batch in flight it holds its queue meanwhile; \
-maximum_retry_attempts and the members beside it change that, and this build does not act on them yet";
+maximum_retry_attempts changes that";
 
 /// The plan of every mapping, then the warnings, line by line.
 pub fn plan(config: &Config) -> Vec<String> {
@@ -20,7 +23,13 @@ fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
     let ConfiguredMapping { key, mapping, enabled, virtual_host, broker, function, source, tags } = configured;
     let mut lines = vec![format!("{key}: {}{}", mapping.uuid, if *enabled { "" } else { " (disabled, not started)" })];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<12} {text}"));
-    line("queue", format!("{:?} in virtual host {virtual_host:?}", mapping.queue));
+    line(
+        "queue",
+        match virtual_host {
+            Some(virtual_host) => format!("{:?} in virtual host {virtual_host:?}", mapping.queue),
+            None => format!("{:?}", mapping.queue),
+        },
+    );
     line("broker", format!("{} at {}", broker.name, broker.endpoints.join(", ")));
     line("broker ARN", broker.arn.clone());
     line("function", format!("{}, at most {:?} for an invocation", function.name, function.timeout));
@@ -35,14 +44,32 @@ fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
     );
     line("concurrency", concurrency(mapping.maximum_concurrency.get()));
     line("prefetch", format!("{} messages", mapping.prefetch(source.prefetch_limit(), 0)));
-    line("retries", "in place, after 1s doubling to 60s, until success or expiry".into());
-    line("", format!("handed back in time before the broker's consumer timeout of {:?}", broker.consumer_timeout));
-    line("dead letters", dead_letters(mapping.dead_letter).into());
+    line("retries", retries(mapping.redelivery));
+    if let Some(limit) = broker.consumer_timeout {
+        line("", format!("handed back in time before the broker's consumer timeout of {limit:?}"));
+    }
+    line("dead letters", dead_letters(configured));
     for (key, value) in tags {
         line("tag", format!("{key} = {value:?}"));
     }
-    line("warning", FAILING_BATCH.into());
+    if mapping.redelivery.maximum_redeliveries.is_none() {
+        line("warning", FAILING_BATCH.into());
+    }
     lines
+}
+
+fn retries(policy: RedeliveryPolicy) -> String {
+    let delay = match policy.delay {
+        RedeliveryDelay::Fixed => "1s each time",
+        RedeliveryDelay::Exponential => "1s doubling to 60s",
+    };
+    match policy.maximum_redeliveries {
+        None => format!("in place, after {delay}, until success or expiry"),
+        Some(0) => "none; a batch that fails is halved until what fails stands alone, and is given up".into(),
+        Some(most) => format!(
+            "in place, at most {most}, after {delay}; at the last the batch is halved until what fails stands alone, and is given up"
+        ),
+    }
 }
 
 fn concurrency(batches: u16) -> String {
@@ -52,9 +79,14 @@ fn concurrency(batches: u16) -> String {
     }
 }
 
-fn dead_letters(dead_letter: DeadLetter) -> &'static str {
-    match dead_letter {
-        DeadLetter::Broker => "rejected, for the queue's dead-letter exchange (tag esm:dead-letter)",
-        DeadLetter::Park => "kept unacknowledged, since no target is known (see the tag esm:dead-letter)",
+fn dead_letters(configured: &ConfiguredMapping) -> String {
+    match (&configured.broker.dead_letter_queue, configured.mapping.dead_letter) {
+        (Some(queue), _) => format!(
+            "by a poison acknowledgement, for the broker's dead-letter strategy; what that would drop is published to {queue:?}"
+        ),
+        (None, DeadLetter::Broker) => "rejected, for the queue's dead-letter exchange (tag esm:dead-letter)".into(),
+        (None, DeadLetter::Park) => {
+            "kept unacknowledged, since no target is known (see the tag esm:dead-letter)".into()
+        }
     }
 }

@@ -129,7 +129,7 @@ async fn page() -> Html<String> {
 #[cfg(test)]
 mod tests {
     use esm_core::{
-        mapping::{BatchSize, BatchingWindow, DeadLetter, Mapping, MaximumConcurrency},
+        mapping::{BatchSize, BatchingWindow, DeadLetter, Mapping, MaximumConcurrency, RedeliveryPolicy},
         status::Status,
     };
     use tokio::sync::watch;
@@ -146,6 +146,7 @@ mod tests {
             batch_size: BatchSize::default(),
             window: BatchingWindow::default(),
             maximum_concurrency: MaximumConcurrency::ONE,
+            redelivery: RedeliveryPolicy::RABBITMQ,
             dead_letter: DeadLetter::Park,
         };
         let status = watch::channel(Status::new(state)).1;

@@ -87,8 +87,15 @@ impl Batch {
         envelope.event(self.deliveries.iter().map(|delivery| &delivery.record))
     }
 
-    pub(crate) fn mark_redelivered(&mut self) {
+    /// How often the function has failed with the record that it failed with most.
+    pub(crate) fn most_failed(&self) -> u32 {
+        self.deliveries.iter().map(|delivery| delivery.failed).max().unwrap_or(0)
+    }
+
+    /// The function has failed with it.
+    pub(crate) fn note_failure(&mut self) {
         for delivery in &mut self.deliveries {
+            delivery.failed += 1;
             delivery.record.mark_redelivered();
         }
     }
@@ -107,15 +114,15 @@ impl Batch {
     }
 }
 
-/// What became of a delivery that was pushed.
+/// Whether a record has room in the open batch.
 #[derive(Debug)]
-pub enum Pushed {
-    /// It waits in the open batch.
-    Waits,
-    /// A batch is complete. The delivery is in it, or, when bytes closed it, waits in the next.
-    Closes(Batch),
-    /// Its record fits into no event.
-    TooLarge(Delivery),
+pub enum Room {
+    /// It has.
+    There,
+    /// It has now: the batch that was open is complete by its bytes.
+    Made(Batch),
+    /// It fits into no event.
+    Nowhere,
 }
 
 /// Collects deliveries until a batch is complete.
@@ -140,23 +147,25 @@ impl Batcher {
         }
     }
 
-    /// Adds a delivery.
-    pub fn push(&mut self, delivery: Delivery) -> Pushed {
-        let size = delivery.record.size();
+    /// Makes room for a record of so many bytes.
+    pub fn make_room(&mut self, size: usize) -> Room {
         if !self.fits(size) {
-            return Pushed::TooLarge(delivery);
+            return Room::Nowhere;
         }
-        let full = if self.fits(self.records + size) { None } else { self.close(ClosedBy::Bytes) };
+        if self.fits(self.records + size) {
+            return Room::There;
+        }
+        self.close(ClosedBy::Bytes).map_or(Room::There, Room::Made)
+    }
+
+    /// Adds a delivery for whose record there is room; returns the batch if that completes it.
+    pub fn push(&mut self, delivery: Delivery) -> Option<Batch> {
         if self.open.is_empty() {
             self.open.reserve(self.count.min(128));
         }
-        self.records += size;
+        self.records += delivery.record.size();
         self.open.push(delivery);
-        let complete = if self.open.len() >= self.count { self.close(ClosedBy::Count) } else { None };
-        match full.or(complete) {
-            Some(batch) => Pushed::Closes(batch),
-            None => Pushed::Waits,
-        }
+        if self.open.len() >= self.count { self.close(ClosedBy::Count) } else { None }
     }
 
     /// When the open batch has to close: its window after its first record arrived.
@@ -195,20 +204,25 @@ mod tests {
         Batcher::new(&mapping, &Envelope::new("[", "]"))
     }
 
-    fn receipts(pushed: Pushed) -> Vec<u64> {
-        match pushed {
-            Pushed::Closes(batch) => batch.receipts().iter().map(|receipt| receipt.0).collect(),
-            Pushed::Waits | Pushed::TooLarge(_) => Vec::new(),
+    /// Adds a delivery as a session does; returns the batch that closes.
+    fn add(batcher: &mut Batcher, delivery: Delivery) -> Option<Batch> {
+        match batcher.make_room(delivery.record.size()) {
+            Room::There => batcher.push(delivery),
+            Room::Made(batch) => {
+                assert!(batcher.push(delivery).is_none(), "one batch at a time");
+                Some(batch)
+            }
+            Room::Nowhere => None,
         }
     }
 
     /// Pushes records of these sizes and returns the receipts (1, 2, …) of every batch that closed.
     fn check(count: i64, sizes: &[usize], expected: &[&[u64]]) {
         let mut batcher = batcher(count);
-        let closed: Vec<_> = (1..)
+        let closed: Vec<Vec<u64>> = (1..)
             .zip(sizes)
-            .map(|(receipt, size)| receipts(batcher.push(delivery(receipt, *size))))
-            .filter(|receipts| !receipts.is_empty())
+            .filter_map(|(receipt, size)| add(&mut batcher, delivery(receipt, *size)))
+            .map(|batch| batch.receipts().iter().map(|receipt| receipt.0).collect())
             .collect();
         assert_eq!(closed, expected);
     }
@@ -233,17 +247,16 @@ mod tests {
     fn an_event_that_bytes_closed_is_below_the_limit() {
         let mut batcher = batcher(10);
         let most = EVENT_SIZE_LIMIT - 2;
-        assert!(matches!(batcher.push(delivery(1, most)), Pushed::Waits));
+        assert!(add(&mut batcher, delivery(1, most)).is_none());
         let batch = batcher.close(ClosedBy::Window).unwrap();
         assert_eq!(batch.event(&Envelope::new("[", "]")).size(), EVENT_SIZE_LIMIT - 1);
     }
 
     #[test]
-    fn a_record_that_fits_into_no_event_is_given_back_and_hurts_no_other() {
+    fn a_record_that_fits_into_no_event_hurts_no_other() {
         let mut batcher = batcher(10);
-        assert!(matches!(batcher.push(delivery(1, SMALL)), Pushed::Waits));
-        let too_large = batcher.push(delivery(2, EVENT_SIZE_LIMIT - 1));
-        assert!(matches!(too_large, Pushed::TooLarge(delivery) if delivery.receipt == Receipt(2)));
+        assert!(add(&mut batcher, delivery(1, SMALL)).is_none());
+        assert!(matches!(batcher.make_room(EVENT_SIZE_LIMIT - 1), Room::Nowhere));
         assert_eq!(batcher.close(ClosedBy::Window).unwrap().receipts(), [Receipt(1)]);
     }
 
@@ -263,7 +276,7 @@ mod tests {
         let mut batcher = batcher(3);
         batcher.push(delivery(1, SMALL));
         batcher.push(delivery(2, SMALL));
-        let Pushed::Closes(batch) = batcher.push(delivery(3, SMALL)) else { panic!("three close it") };
+        let batch = batcher.push(delivery(3, SMALL)).expect("three close it");
         let (first, second) = batch.halve();
         assert_eq!(first.receipts(), [Receipt(1), Receipt(2)]);
         assert_eq!(second.receipts(), [Receipt(3)]);

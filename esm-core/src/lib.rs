@@ -9,8 +9,11 @@
 
 pub mod batch;
 pub mod event;
+mod failures;
 pub mod function;
+mod groups;
 pub mod invoker;
+pub mod json;
 pub mod mapping;
 pub mod metrics;
 mod pipeline;
@@ -20,3 +23,5 @@ pub mod status;
 pub mod supervisor;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;

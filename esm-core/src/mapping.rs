@@ -23,6 +23,8 @@ pub struct Mapping {
     pub window: BatchingWindow,
     /// `ScalingConfig.MaximumConcurrency`: batches in flight.
     pub maximum_concurrency: MaximumConcurrency,
+    /// How often and when a batch is invoked again.
+    pub redelivery: RedeliveryPolicy,
     /// Where messages go that can never be processed.
     pub dead_letter: DeadLetter,
 }
@@ -42,6 +44,31 @@ impl Mapping {
         let fitting = prefetch / u32::from(self.batch_size.get());
         fitting.clamp(1, self.maximum_concurrency.get().into())
     }
+}
+
+/// How often and when a message is delivered to the function again after the function failed with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RedeliveryPolicy {
+    /// `MaximumRetryAttempts`: deliveries after the first one. `None`: until success or expiry.
+    pub maximum_redeliveries: Option<u32>,
+    /// The time before each.
+    pub delay: RedeliveryDelay,
+}
+
+/// The time before a redelivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedeliveryDelay {
+    /// 1 s each time, as JMS clients do it by default.
+    Fixed,
+    /// 1 s, doubling to 60 s, a tenth more or less.
+    Exponential,
+}
+
+impl RedeliveryPolicy {
+    /// What AWS says of ActiveMQ: the JMS client's policy with 5 redeliveries.
+    pub const ACTIVEMQ: Self = Self { maximum_redeliveries: Some(5), delay: RedeliveryDelay::Fixed };
+    /// What AWS says of RabbitMQ: until success or expiry.
+    pub const RABBITMQ: Self = Self { maximum_redeliveries: None, delay: RedeliveryDelay::Exponential };
 }
 
 /// Where messages go that can never be processed.
@@ -118,6 +145,8 @@ pub struct MaximumConcurrency(u16);
 impl MaximumConcurrency {
     /// One batch at a time: order is kept.
     pub const ONE: Self = Self(1);
+    /// As many as AWS runs for a queue of ActiveMQ.
+    pub const FIVE: Self = Self(5);
 
     /// The number.
     pub fn get(self) -> u16 {
@@ -146,6 +175,7 @@ mod tests {
             batch_size: batch_size.try_into().unwrap(),
             window: BatchingWindow::default(),
             maximum_concurrency: concurrency.try_into().unwrap(),
+            redelivery: RedeliveryPolicy::RABBITMQ,
             dead_letter: DeadLetter::Park,
         }
     }

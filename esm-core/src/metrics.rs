@@ -16,15 +16,24 @@ use crate::{batch::ClosedBy, mapping::Mapping};
 pub enum DropReason {
     /// The record alone is larger than an event may be.
     TooLarge,
+    /// It is of a type, or in a state, of which no record can be made.
+    MessageType,
+    /// The function failed with it as often as it may.
+    Attempts,
     /// Its time to live ended while it was retried.
     Expired,
 }
 
 impl DropReason {
+    /// In the order of their discriminants.
+    const ALL: [Self; 4] = [Self::TooLarge, Self::MessageType, Self::Attempts, Self::Expired];
+
     /// The label's value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TooLarge => "too_large",
+            Self::MessageType => "message_type",
+            Self::Attempts => "attempts",
             Self::Expired => "expired",
         }
     }
@@ -162,8 +171,7 @@ impl Metrics {
             polled: families.polled.with_label_values(&by_mapping),
             invoked: families.invoked.with_label_values(&by_mapping),
             failed_invoke: families.failed_invoke.with_label_values(&by_mapping),
-            too_large: families.dropped.with_label_values(&[uuid.as_str(), DropReason::TooLarge.as_str()]),
-            expired: families.dropped.with_label_values(&[uuid.as_str(), DropReason::Expired.as_str()]),
+            dropped: DropReason::ALL.map(|why| families.dropped.with_label_values(&[uuid.as_str(), why.as_str()])),
             deleted: families.deleted.with_label_values(&by_mapping),
             batches: ClosedBy::ALL.map(|by| families.batches.with_label_values(&[uuid.as_str(), by.as_str()])),
             batch_records: families.batch_records.with_label_values(&by_mapping),
@@ -200,8 +208,6 @@ pub struct MappingMetrics {
     pub(crate) polled: IntCounter,
     pub(crate) invoked: IntCounter,
     pub(crate) failed_invoke: IntCounter,
-    pub(crate) too_large: IntCounter,
-    pub(crate) expired: IntCounter,
     pub(crate) deleted: IntCounter,
     pub(crate) batch_records: Histogram,
     pub(crate) batch_bytes: Histogram,
@@ -210,6 +216,7 @@ pub struct MappingMetrics {
     pub(crate) in_flight_batches: IntGauge,
     pub(crate) parked: IntGauge,
     pub(crate) message_age: Histogram,
+    dropped: [IntCounter; DropReason::ALL.len()],
     batches: [IntCounter; ClosedBy::ALL.len()],
     families: Arc<Families>,
     function: String,
@@ -217,6 +224,10 @@ pub struct MappingMetrics {
 }
 
 impl MappingMetrics {
+    pub(crate) fn dropped(&self, reason: DropReason, count: usize) {
+        self.dropped[reason as usize].inc_by(count as u64);
+    }
+
     pub(crate) fn batch_closed(&self, by: ClosedBy, records: usize, bytes: usize) {
         self.batches[by as usize].inc();
         self.batch_records.observe(records as f64);
@@ -244,7 +255,7 @@ impl Drop for MappingMetrics {
         for family in [&families.batch_records, &families.batch_bytes, &families.message_age] {
             let _ = family.remove_label_values(&by_mapping);
         }
-        for reason in [DropReason::TooLarge, DropReason::Expired] {
+        for reason in DropReason::ALL {
             let _ = families.dropped.remove_label_values(&[self.uuid.as_str(), reason.as_str()]);
         }
         for by in ClosedBy::ALL {

@@ -3,25 +3,30 @@
 //! [`Pipeline`] outlives connections, because an invocation may: it keeps its place among the
 //! batches in flight until it ends, and its result settles nothing of a later session.
 
-use std::sync::Arc;
+use std::{
+    pin::pin,
+    sync::{Arc, OnceLock},
+};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::{JoinError, JoinSet},
-    time::{Duration, Instant, sleep, sleep_until},
+    task::{Id, JoinError, JoinSet},
+    time::{Duration, Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, info, warn};
 
 use crate::{
-    batch::{Batch, Batcher, ClosedBy, Pushed},
-    event::Envelope,
-    function::Function,
+    batch::{Batch, Batcher, ClosedBy, Room},
+    event::{EVENT_SIZE_LIMIT, Envelope},
+    failures::Failures,
+    function::{Function, Slot},
+    groups::Groups,
     invoker::Outcome,
-    mapping::{DeadLetter, Mapping},
+    mapping::{DeadLetter, Mapping, MaximumConcurrency},
     metrics::{DropReason, MappingMetrics},
-    retry::{Attempts, Step},
-    source::{Consumer, Delivery, Disposition, Receipt, Session, SourceError, Terms},
+    retry::{Attempts, Part, Step},
+    source::{Arrival, Consumer, DeadLettered, Delivery, Disposition, Receipt, Session, SourceError, Terms, Unusable},
     status::StatusWriter,
 };
 
@@ -51,6 +56,8 @@ pub(crate) struct Pipeline {
     session_number: u64,
     record_size: RecordSize,
     caution: Caution,
+    groups: Groups,
+    failures: Arc<Failures>,
 }
 
 /// The size of records lately: follows a larger one at once, and smaller ones by and by, so that a
@@ -100,6 +107,9 @@ struct Finished {
     parked: usize,
 }
 
+/// How a task has ended.
+type Ended = Result<(Id, Finished), JoinError>;
+
 impl Pipeline {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
@@ -109,6 +119,8 @@ impl Pipeline {
             session_number: 0,
             record_size: RecordSize::default(),
             caution: Caution::default(),
+            groups: Groups::default(),
+            failures: Arc::default(),
         }
     }
 
@@ -128,19 +140,23 @@ impl Pipeline {
         drain: &CancellationToken,
     ) -> End {
         self.session_number += 1;
-        let Session { deliveries, consumer, lost, trouble, envelope, prefetch, hold_limit } = session;
+        let Session { deliveries, consumer, lost, trouble, envelope, prefetch, hold_limit, unique_ids } = session;
         let lease = Arc::new(Lease {
             parts: self.parts.clone(),
             session_number: self.session_number,
             consumer,
             hold_limit,
+            failures: unique_ids.then(|| self.failures.clone()),
             drain: drain.clone(),
-            retire: drain.child_token(),
+            retire: CancellationToken::new(),
             over: CancellationToken::new(),
+            untold: OnceLock::new(),
             envelope,
         });
         let _over = lease.over.clone().drop_guard();
         let batcher = Batcher::new(&self.parts.mapping, &lease.envelope);
+        // What waits for its group is of a session that has ended, and comes again.
+        drop(self.groups.take_waiting());
         let mut run = Run {
             pipeline: self,
             lease,
@@ -152,6 +168,7 @@ impl Pipeline {
             terms,
             prefetch_limit,
             begun_at: Instant::now(),
+            changes_prefetch: false,
             unsettled: 0,
             parked: 0,
         };
@@ -170,7 +187,7 @@ impl Pipeline {
     /// Takes note of invocations that end while there is no session. Never returns.
     pub(crate) async fn reap(&mut self) {
         loop {
-            match self.tasks.join_next().await {
+            match self.tasks.join_next_with_id().await {
                 Some(result) => drop(self.note(result)),
                 None => std::future::pending().await,
             }
@@ -179,12 +196,14 @@ impl Pipeline {
 
     /// Waits for the invocations that still run.
     pub(crate) async fn finish(&mut self) {
-        while let Some(result) = self.tasks.join_next().await {
+        while let Some(result) = self.tasks.join_next_with_id().await {
             drop(self.note(result));
         }
     }
 
-    fn note(&mut self, result: Result<Finished, JoinError>) -> Result<Finished, SourceError> {
+    fn note(&mut self, result: Ended) -> Result<Finished, SourceError> {
+        self.groups.end(result.as_ref().map_or_else(JoinError::id, |(id, _)| *id));
+        let result = result.map(|(_, finished)| finished);
         // A task that panicked was a batch's: nothing else can be in doubt.
         let was_batch = result.as_ref().map_or(true, |finished| finished.was_batch);
         if was_batch {
@@ -204,20 +223,23 @@ impl Pipeline {
 /// How long a session lasts at least before it gives way to one with a larger prefetch.
 const SETTLED_IN: Duration = Duration::from_secs(60);
 
+/// How long to wait for a session's own cause when something else says that it is lost.
+const CAUSE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What wakes a session.
 enum Event {
     Drain,
-    Finish(Result<Finished, JoinError>),
+    Finish(Ended),
     Lose(SourceError),
     Trouble,
-    Deliver(Delivery),
+    Arrive(Arrival),
     Window,
 }
 
 struct Run<'a> {
     pipeline: &'a mut Pipeline,
     lease: Arc<Lease>,
-    deliveries: mpsc::Receiver<Delivery>,
+    deliveries: mpsc::Receiver<Arrival>,
     lost: oneshot::Receiver<SourceError>,
     trouble: watch::Receiver<Option<SourceError>>,
     batcher: Batcher,
@@ -225,6 +247,8 @@ struct Run<'a> {
     terms: Terms,
     prefetch_limit: u32,
     begun_at: Instant,
+    /// Its prefetch was changed already: that needs no new session.
+    changes_prefetch: bool,
     /// Deliveries taken out of the channel and not yet settled, parked ones included.
     unsettled: usize,
     parked: usize,
@@ -240,27 +264,47 @@ impl Run<'_> {
                 }
                 Event::Finish(result) => {
                     if let Err(error) = self.finish(result) {
-                        return End::Lost(error);
+                        return End::Lost(self.cause_of_loss(error).await);
                     }
                 }
                 Event::Lose(error) => return End::Lost(error),
                 Event::Trouble => self.show_trouble(),
-                Event::Deliver(delivery) => self.take(delivery),
+                Event::Arrive(arrival) => self.take(arrival),
                 Event::Window => self.close(ClosedBy::Window),
             }
             if self.has_outgrown_its_terms() {
-                info!(record_size = self.pipeline.record_size.0, "opening a session with another prefetch");
-                self.retire().await;
-                return End::Outgrown;
+                match self.change_prefetch().await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        info!(record_size = self.pipeline.record_size.0, "opening a session with another prefetch");
+                        self.retire().await;
+                        return End::Outgrown;
+                    }
+                    Err(error) => return End::Lost(error),
+                }
             }
         }
     }
 
-    /// Whether half the prefetch would do, or twice as much be better. Each time hands back what
+    /// Changes the prefetch of the session that runs, if that can be done.
+    async fn change_prefetch(&mut self) -> Result<bool, SourceError> {
+        let terms = self.pipeline.terms(self.prefetch_limit);
+        if terms.alone != self.terms.alone || !self.lease.consumer.set_prefetch(terms.prefetch).await? {
+            return Ok(false);
+        }
+        info!(record_size = self.pipeline.record_size.0, prefetch = terms.prefetch, "changed the prefetch");
+        self.prefetch = terms.prefetch as usize;
+        self.terms = terms;
+        self.changes_prefetch = true;
+        self.take_released(); // as much as is parked, more may be taken now
+        Ok(true)
+    }
+
+    /// Whether half the prefetch would do, or twice as much be better. A new session hands back what
     /// was not tried, which quorum queues count: so a wider one waits its time.
     fn has_outgrown_its_terms(&self) -> bool {
         let (now, better) = (self.terms.prefetch, self.pipeline.terms(self.prefetch_limit).prefetch);
-        let has_settled_in = || self.terms.alone || self.begun_at.elapsed() >= SETTLED_IN;
+        let has_settled_in = || self.terms.alone || self.changes_prefetch || self.begun_at.elapsed() >= SETTLED_IN;
         better.saturating_mul(2) < now || (better / 2 >= now && has_settled_in())
     }
 
@@ -276,11 +320,11 @@ impl Run<'_> {
         tokio::select! {
             biased; // shed work before taking more
             () = self.lease.drain.cancelled() => Event::Drain,
-            Some(result) = self.pipeline.tasks.join_next() => Event::Finish(result),
+            Some(result) = self.pipeline.tasks.join_next_with_id() => Event::Finish(result),
             lost = &mut self.lost => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
             Ok(()) = self.trouble.changed() => Event::Trouble,
             // `None`: the reader has ended, and `lost` is about to say why.
-            Some(delivery) = self.deliveries.recv(), if may_take => Event::Deliver(delivery),
+            Some(arrival) = self.deliveries.recv(), if may_take => Event::Arrive(arrival),
             () = window, if may_take => Event::Window,
         }
     }
@@ -295,21 +339,66 @@ impl Run<'_> {
         self.parked * 2 > self.prefetch
     }
 
-    /// Takes a delivery and what else is at hand.
-    fn take(&mut self, delivery: Delivery) {
-        let mut next = Some(delivery);
+    /// Takes what has arrived and what else is at hand.
+    fn take(&mut self, arrival: Arrival) {
+        let mut next = Some(arrival);
         let mut taken = 0;
-        while let Some(delivery) = next {
+        while let Some(arrival) = next {
             taken += 1;
             self.unsettled += 1;
-            match self.batcher.push(delivery) {
-                Pushed::Waits => {}
-                Pushed::Closes(batch) => self.start(batch),
-                Pushed::TooLarge(delivery) => self.give_up(delivery),
+            match arrival {
+                Arrival::Delivery(delivery) => self.offer(delivery),
+                Arrival::Unusable(unusable) => self.give_up(unusable),
             }
             next = if self.may_take() { self.deliveries.try_recv().ok() } else { None };
         }
         self.lease.parts.metrics.polled.inc_by(taken);
+        self.close_without_credit();
+    }
+
+    /// Puts a delivery into the open batch, unless its group has to wait.
+    fn offer(&mut self, delivery: Delivery) {
+        let Some(mut delivery) = self.pipeline.groups.admit(delivery) else { return };
+        if let Some(failures) = &self.lease.failures {
+            failures.recall(&mut delivery);
+        }
+        match self.batcher.make_room(delivery.record.size()) {
+            Room::There => self.push(delivery),
+            Room::Made(batch) => {
+                self.start(batch);
+                // The batch that made room may hold an earlier one of its group.
+                if let Some(delivery) = self.pipeline.groups.admit(delivery) {
+                    self.push(delivery);
+                }
+            }
+            Room::Nowhere => {
+                let size = delivery.record.size();
+                let cause = format!(
+                    "its record of {size} bytes is too large for an event, which has less than {EVENT_SIZE_LIMIT}"
+                );
+                self.give_up(unusable(&delivery, DropReason::TooLarge, cause));
+            }
+        }
+    }
+
+    fn push(&mut self, delivery: Delivery) {
+        if let Some(batch) = self.batcher.push(delivery) {
+            self.start(batch);
+        }
+    }
+
+    /// Takes what need not wait for its group any more.
+    fn take_released(&mut self) {
+        while self.may_take()
+            && let Some(delivery) = self.pipeline.groups.next_released()
+        {
+            self.offer(delivery);
+        }
+        self.close_without_credit();
+    }
+
+    /// A batch never waits for what the broker cannot send.
+    fn close_without_credit(&mut self) {
         if self.may_take() && self.unsettled >= self.prefetch {
             self.close(ClosedBy::Credit);
         }
@@ -325,18 +414,26 @@ impl Run<'_> {
         self.pipeline.record_size.observe(batch.bytes() / batch.len());
         self.pipeline.batches_in_flight += 1;
         self.lease.parts.metrics.in_flight_batches.inc();
+        // With one batch at a time there is nothing to keep apart.
+        let is_alone = self.lease.parts.mapping.maximum_concurrency == MaximumConcurrency::ONE;
+        let groups = if is_alone { Vec::new() } else { Groups::of(&batch) };
         let task = self.lease.clone().process(batch).instrument(Span::current());
+        let id = self.pipeline.tasks.spawn(task).id();
+        self.pipeline.groups.begin(id, groups);
+    }
+
+    fn give_up(&mut self, unusable: Unusable) {
+        let task = self.lease.clone().give_up_alone(unusable).instrument(Span::current());
         self.pipeline.tasks.spawn(task);
     }
 
-    fn give_up(&mut self, delivery: Delivery) {
-        let task = self.lease.clone().give_up_alone(delivery).instrument(Span::current());
-        self.pipeline.tasks.spawn(task);
-    }
-
-    fn finish(&mut self, result: Result<Finished, JoinError>) -> Result<(), SourceError> {
+    fn finish(&mut self, result: Ended) -> Result<(), SourceError> {
         let finished = self.pipeline.note(result)?;
+        if let Some(error) = self.lease.untold.get() {
+            return Err(error.clone());
+        }
         if finished.session_number != self.lease.session_number {
+            self.take_released();
             return Ok(()); // its deliveries went back with its session
         }
         if finished.was_batch {
@@ -349,7 +446,7 @@ impl Run<'_> {
             error!(
                 parked = self.parked,
                 prefetch = self.prefetch,
-                "the mapping is paused: messages that can never be processed take more than half the prefetch; take them off the queue, or give it a dead-letter exchange and set the tag esm:dead-letter = broker"
+                "the mapping is paused: messages that can never be processed take more than half the prefetch; take them off the queue, or give it a dead-letter target"
             );
         }
         let Parts { metrics, status, .. } = &self.lease.parts;
@@ -365,7 +462,16 @@ impl Run<'_> {
                 self.parked
             ));
         }
+        self.take_released();
         Ok(())
+    }
+
+    /// The session's own cause, if it has one: what failed because of the loss may be noticed first.
+    async fn cause_of_loss(&mut self, error: SourceError) -> SourceError {
+        match timeout(CAUSE_PATIENCE, &mut self.lost).await {
+            Ok(Ok(cause)) => cause,
+            Ok(Err(_)) | Err(_) => error,
+        }
     }
 
     fn show_trouble(&mut self) {
@@ -384,9 +490,10 @@ impl Run<'_> {
 
     /// Ends the session in good order: nothing more is taken or retried, what runs is waited for.
     async fn retire(&mut self) {
-        self.lease.retire.cancel();
         let consumer = self.lease.consumer.clone();
-        match consumer.cancel().await {
+        let cancelled = consumer.cancel().await;
+        self.lease.retire.cancel();
+        match cancelled {
             Ok(()) => self.hand_back_untried().await,
             Err(error) => warn!(%error, "could not stop deliveries in good order; the broker takes them back itself"),
         }
@@ -395,17 +502,23 @@ impl Run<'_> {
     }
 
     async fn hand_back_untried(&mut self) {
-        let mut untried: Vec<Receipt> = self.batcher.abandon().iter().map(|delivery| delivery.receipt).collect();
-        while let Some(delivery) = self.deliveries.recv().await {
-            untried.push(delivery.receipt);
+        let mut waiting = self.batcher.abandon();
+        waiting.extend(self.pipeline.groups.take_waiting());
+        let mut untried: Vec<Receipt> = waiting.iter().map(|delivery| delivery.receipt).collect();
+        while let Some(arrival) = self.deliveries.recv().await {
+            untried.push(match arrival {
+                Arrival::Delivery(delivery) => delivery.receipt,
+                Arrival::Unusable(unusable) => unusable.receipt,
+            });
         }
+        untried.sort_unstable();
         info!(
             untried = untried.len(),
             running = self.pipeline.batches_in_flight,
             function = self.lease.parts.function.name,
             "draining: what was not tried goes back, what runs is waited for"
         );
-        self.lease.hand_back(&untried).await;
+        self.lease.hand_back(&untried, false).await;
     }
 }
 
@@ -413,6 +526,26 @@ impl Drop for Run<'_> {
     fn drop(&mut self) {
         self.lease.parts.metrics.parked.set(0); // they went back with the session
     }
+}
+
+/// A record that stood alone, and what the function said to it last.
+fn given_up(delivery: &Delivery, reason: DropReason, outcome: &Outcome) -> Unusable {
+    let cause = match outcome {
+        Outcome::FunctionError { error_type, message } => {
+            let deliveries = delivery.failed + 1;
+            format!("the function failed with it {deliveries} times, at last with {error_type}: {message}")
+        }
+        Outcome::TooLarge { reason } => format!("the function's side finds it too large: {reason}"),
+        Outcome::Success | Outcome::Throttled { .. } | Outcome::Unavailable { .. } | Outcome::NotUsable { .. } => {
+            String::new()
+        } // never a reason to give a message up
+    };
+    unusable(delivery, reason, cause)
+}
+
+fn unusable(delivery: &Delivery, reason: DropReason, cause: String) -> Unusable {
+    let message_id = delivery.record.message_id().map(str::to_owned);
+    Unusable { receipt: delivery.receipt, message_id, size: delivery.record.size(), reason, cause }
 }
 
 fn lost_because(lost: Result<SourceError, oneshot::error::RecvError>, mapping: &Mapping) -> SourceError {
@@ -429,19 +562,27 @@ struct Lease {
     consumer: Arc<dyn Consumer>,
     envelope: Envelope,
     hold_limit: Option<Duration>,
+    /// Where it is kept what messages have been through, if they can be known again.
+    failures: Option<Arc<Failures>>,
     /// Cancelled when nothing more may be invoked.
     drain: CancellationToken,
-    /// Cancelled when nothing more may be invoked a second time.
+    /// Cancelled when nothing more may be invoked a second time, and the broker sends nothing more: what went back
+    /// before would only come again.
     retire: CancellationToken,
     /// Cancelled when the session has ended.
     over: CancellationToken,
+    /// Why the broker could not be told what became of a delivery, which it therefore lends for as long as
+    /// the session lasts.
+    untold: OnceLock<SourceError>,
 }
 
 /// What became of a part of a batch.
 enum Decided {
     Settled,
     Halve(Batch),
-    GiveUp(Delivery),
+    GiveUp(Delivery, Unusable),
+    /// It went back to the broker.
+    Returned,
     /// The session ended first, and its deliveries went back with it.
     Over,
 }
@@ -453,6 +594,7 @@ impl Lease {
         self.observe_age(&batch);
         let mut finished = Finished { session_number: self.session_number, was_batch: true, ..Finished::default() };
         let mut parts = vec![batch];
+        let mut is_over = false;
         while let Some(part) = parts.pop() {
             match self.invoke_until_decided(part).await {
                 Decided::Settled => {}
@@ -460,54 +602,86 @@ impl Lease {
                     let (first, second) = part.halve();
                     parts.extend([second, first]);
                 }
-                Decided::GiveUp(delivery) => finished.parked += self.give_up(&delivery, DropReason::TooLarge).await,
-                Decided::Over => break,
+                Decided::GiveUp(delivery, unusable) => match self.give_up(&unusable).await {
+                    Some(0) => self.forget(&[delivery]),
+                    Some(parked) => {
+                        finished.parked += parked;
+                        self.remember(&[delivery]); // parked for as long as the session lasts
+                    }
+                    None => {
+                        self.remember(&[delivery]);
+                        is_over = true;
+                    }
+                },
+                Decided::Returned => {
+                    // What is behind it must not overtake it.
+                    for part in parts.drain(..).rev() {
+                        self.give_back(&part, part.most_failed() > 0).await;
+                    }
+                }
+                Decided::Over => is_over = true,
+            }
+            if is_over {
+                for part in parts.drain(..) {
+                    self.remember(part.deliveries());
+                }
             }
         }
         finished.settled = records - finished.parked;
         finished
     }
 
-    async fn give_up_alone(self: Arc<Self>, delivery: Delivery) -> Finished {
-        let parked = self.give_up(&delivery, DropReason::TooLarge).await;
+    async fn give_up_alone(self: Arc<Self>, unusable: Unusable) -> Finished {
+        let parked = self.give_up(&unusable).await.unwrap_or(0);
         Finished { session_number: self.session_number, was_batch: false, settled: 1 - parked, parked }
     }
 
     async fn invoke_until_decided(&self, mut part: Batch) -> Decided {
         let Parts { mapping, function, metrics, .. } = &self.parts;
         let mut attempts = Attempts::default();
+        let mut tried = part.most_failed() > 0;
         loop {
             let slot = tokio::select! {
                 biased;
-                () = self.over.cancelled() => return Decided::Over,
-                () = self.drain.cancelled() => return self.hand_back(&part.receipts()).await,
-                () = self.held_too_long(&part) => return self.hand_back_in_time(&part).await,
+                () = self.over.cancelled() => return self.leave(&part),
+                () = self.drain.cancelled() => return self.give_back_at_the_end(&part, tried).await,
+                () = self.held_too_long(&part) => return self.give_back_in_time(&part, tried).await,
                 slot = function.admit(mapping.uuid, metrics) => slot,
             };
-            let outcome = function.invoke(slot, part.event(&self.envelope), metrics).await;
+            self.expire(&mut part).await;
+            if part.is_empty() {
+                return Decided::Settled;
+            }
+            let outcome = self.invoke(slot, &part).await;
             let records = part.len() as u64;
             if outcome.ran() {
+                tried = true;
                 metrics.invoked.inc_by(records);
             }
             if outcome != Outcome::Success {
                 metrics.failed_invoke.inc_by(records);
             }
+            let before = Part { records: part.len(), failed: part.most_failed() };
+            let step = attempts.decide(&outcome, before, &mapping.redelivery, fastrand::f64());
+            if matches!(outcome, Outcome::FunctionError { .. }) && matches!(step, Step::Retry(_)) {
+                part.note_failure();
+            }
             if self.over.is_cancelled() {
                 debug!(records = part.len(), "an invocation outlived its session and settles nothing");
-                return Decided::Over;
+                return self.leave(&part);
             }
-            match attempts.decide(&outcome, part.len(), fastrand::f64()) {
+            match step {
                 Step::Ack => return self.ack(&part).await,
                 Step::Halve => return Decided::Halve(part),
-                Step::GiveUp => {
-                    return part.into_deliveries().pop().map_or(Decided::Settled, Decided::GiveUp);
+                Step::GiveUp(reason) => {
+                    return part.into_deliveries().pop().map_or(Decided::Settled, |delivery| {
+                        let unusable = given_up(&delivery, reason, &outcome);
+                        Decided::GiveUp(delivery, unusable)
+                    });
                 }
                 Step::Retry(delay) => {
                     self.report(&outcome, part.len(), delay);
-                    if matches!(outcome, Outcome::FunctionError { .. }) {
-                        part.mark_redelivered();
-                    }
-                    if let Some(decided) = self.wait(&mut part, delay).await {
+                    if let Some(decided) = self.wait(&part, delay, tried).await {
                         return decided;
                     }
                 }
@@ -515,30 +689,49 @@ impl Lease {
         }
     }
 
-    /// Waits out a delay, unless the batch has to go back before its end.
-    async fn wait(&self, part: &mut Batch, delay: Duration) -> Option<Decided> {
+    async fn invoke(&self, slot: Slot, part: &Batch) -> Outcome {
+        let Parts { function, metrics, .. } = &self.parts;
+        let mut invocation = pin!(function.invoke(slot, part.event(&self.envelope), metrics));
         tokio::select! {
             biased;
-            () = self.over.cancelled() => return Some(Decided::Over),
-            () = self.retire.cancelled() => return Some(self.hand_back(&part.receipts()).await),
-            () = self.held_too_long(part) => return Some(self.hand_back_in_time(part).await),
-            () = sleep(delay) => {}
+            outcome = &mut invocation => return outcome,
+            // The messages may come again before this invocation ends.
+            () = self.over.cancelled() => self.remember(part.deliveries()),
         }
+        invocation.await
+    }
+
+    /// Waits out a delay, unless the batch has to go back before its end.
+    async fn wait(&self, part: &Batch, delay: Duration, tried: bool) -> Option<Decided> {
+        tokio::select! {
+            biased;
+            () = self.over.cancelled() => Some(self.leave(part)),
+            () = self.retire.cancelled() => Some(self.give_back(part, tried).await),
+            () = self.held_too_long(part) => Some(self.give_back_in_time(part, tried).await),
+            () = sleep(delay) => None,
+        }
+    }
+
+    /// Takes out what has expired in hand, for the broker to expire it.
+    async fn expire(&self, part: &mut Batch) {
         let expired = part.take_expired(Instant::now());
-        if !expired.is_empty() {
-            self.parts.metrics.expired.inc_by(expired.len() as u64);
-            for delivery in &expired {
-                let (message_id, size) = (delivery.record.message_id(), delivery.record.size());
-                let reason = DropReason::Expired.as_str();
-                warn!(
-                    message_id,
-                    size, reason, "the message expired while it was retried and goes back, for the broker to expire it"
-                );
-            }
-            let receipts: Vec<_> = expired.iter().map(|delivery| delivery.receipt).collect();
-            self.hand_back(&receipts).await;
+        if expired.is_empty() {
+            return;
         }
-        part.is_empty().then_some(Decided::Settled)
+        self.parts.metrics.dropped(DropReason::Expired, expired.len());
+        for delivery in &expired {
+            let (message_id, size) = (delivery.record.message_id(), delivery.record.size());
+            let reason = DropReason::Expired.as_str();
+            warn!(message_id, size, reason, "the message has expired and goes back, for the broker to expire it");
+        }
+        let receipts: Vec<_> = expired.iter().map(|delivery| delivery.receipt).collect();
+        match self.consumer.settle(&receipts, Disposition::Expire).await {
+            Ok(()) => self.forget(&expired),
+            Err(error) => {
+                warn!(%error, "could not hand expired messages back; the broker takes them back itself");
+                self.could_not_tell(error);
+            }
+        }
     }
 
     /// Waits until an invocation could not end before the broker takes offence at how long the
@@ -553,60 +746,113 @@ impl Lease {
         sleep_until(received_at + last_start.max(limit / 2).max(least)).await;
     }
 
-    async fn hand_back_in_time(&self, part: &Batch) -> Decided {
+    async fn give_back_in_time(&self, part: &Batch, tried: bool) -> Decided {
         warn!(records = part.len(), "the batch was held for long and goes back to the broker, to be delivered again");
-        self.hand_back(&part.receipts()).await
+        self.give_back(part, tried).await
+    }
+
+    /// Gives the part back as soon as the broker sends nothing more.
+    async fn give_back_at_the_end(&self, part: &Batch, tried: bool) -> Decided {
+        tokio::select! {
+            biased;
+            () = self.over.cancelled() => self.leave(part),
+            () = self.retire.cancelled() => self.give_back(part, tried).await,
+        }
+    }
+
+    async fn give_back(&self, part: &Batch, tried: bool) -> Decided {
+        self.remember(part.deliveries());
+        self.hand_back(&part.receipts(), tried).await;
+        Decided::Returned
+    }
+
+    fn leave(&self, part: &Batch) -> Decided {
+        self.remember(part.deliveries());
+        Decided::Over
+    }
+
+    /// They come again, and what they have been through counts then.
+    fn remember(&self, deliveries: &[Delivery]) {
+        if let Some(failures) = &self.failures {
+            failures.remember(deliveries);
+        }
+    }
+
+    /// They never come again.
+    fn forget(&self, deliveries: &[Delivery]) {
+        if let Some(failures) = &self.failures {
+            failures.forget(deliveries);
+        }
+    }
+
+    fn could_not_tell(&self, error: SourceError) {
+        // The first cause says most.
+        let _ = self.untold.set(error);
     }
 
     async fn ack(&self, part: &Batch) -> Decided {
         if let Err(error) = self.consumer.settle(&part.receipts(), Disposition::Ack).await {
             warn!(%error, records = part.len(), "processed, but not acknowledged: these messages come again");
+            self.could_not_tell(error);
             return Decided::Over;
+        }
+        if part.most_failed() > 0 {
+            self.forget(part.deliveries());
         }
         self.parts.metrics.deleted.inc_by(part.len() as u64);
         self.parts.status.processed();
         Decided::Settled
     }
 
-    async fn hand_back(&self, receipts: &[Receipt]) -> Decided {
-        if let Err(error) = self.consumer.settle(receipts, Disposition::Return).await {
+    async fn hand_back(&self, receipts: &[Receipt], tried: bool) {
+        if let Err(error) = self.consumer.settle(receipts, Disposition::Return { tried }).await {
             warn!(%error, "could not hand messages back; the broker takes them back itself");
+            self.could_not_tell(error);
         }
-        Decided::Settled
     }
 
-    /// Takes a message that can never be processed out of the way, and never out of sight. Returns
-    /// how many are parked by that.
-    async fn give_up(&self, delivery: &Delivery, reason: DropReason) -> usize {
+    /// Takes a message that cannot be processed out of the way, and never out of sight. Returns how many are parked
+    /// by that, or `None` if the broker could not be told and the message comes again.
+    async fn give_up(&self, unusable: &Unusable) -> Option<usize> {
         let Parts { mapping, metrics, .. } = &self.parts;
-        let message_id = delivery.record.message_id();
-        let (queue, size, reason) = (&mapping.queue, delivery.record.size(), reason.as_str());
-        match mapping.dead_letter {
-            DeadLetter::Park => {
+        let Unusable { receipt, message_id, size, reason, cause } = unusable;
+        let (queue, label) = (&mapping.queue, reason.as_str());
+        let dead_lettered = match mapping.dead_letter {
+            DeadLetter::Park => Ok(DeadLettered::NoTarget {
+                why: "no dead-letter target is known; the tag esm:dead-letter = broker says that the queue has one"
+                    .into(),
+            }),
+            DeadLetter::Broker => self.consumer.dead_letter(*receipt, cause).await,
+        };
+        match dead_lettered {
+            Ok(DeadLettered::Taken) => {
+                metrics.dropped(*reason, 1);
                 error!(
                     queue,
                     message_id,
                     size,
-                    reason,
-                    "this message can never be processed; it stays unacknowledged, since no dead-letter target is known (the tag esm:dead-letter = broker says that the queue has one)"
+                    reason = label,
+                    cause,
+                    "this message cannot be processed and was given to the queue's dead-letter target"
                 );
-                1
+                Some(0)
             }
-            DeadLetter::Broker => {
-                match self.consumer.settle(&[delivery.receipt], Disposition::DeadLetter).await {
-                    Ok(()) => {
-                        error!(
-                            queue,
-                            message_id,
-                            size,
-                            reason,
-                            "this message can never be processed and was given to the queue's dead-letter target"
-                        );
-                        metrics.too_large.inc();
-                    }
-                    Err(error) => warn!(queue, message_id, %error, "could not dead-letter a message; it comes again"),
-                }
-                0
+            Ok(DeadLettered::NoTarget { why }) => {
+                error!(
+                    queue,
+                    message_id,
+                    size,
+                    reason = label,
+                    cause,
+                    why,
+                    "this message cannot be processed; it stays unacknowledged, since it would be destroyed otherwise"
+                );
+                Some(1)
+            }
+            Err(error) => {
+                warn!(queue, message_id, cause, %error, "could not dead-letter a message; it comes again");
+                self.could_not_tell(error);
+                None
             }
         }
     }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::invoker::Outcome;
+use crate::{
+    invoker::Outcome,
+    mapping::{RedeliveryDelay, RedeliveryPolicy},
+    metrics::DropReason,
+};
 
 /// How often a function that cannot be used is tried.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(60);
@@ -19,32 +23,42 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(900);
 pub enum Step {
     /// Acknowledge it.
     Ack,
-    /// Invoke its halves, each by itself: it is too large together.
+    /// Invoke its halves, each by itself: it is too large together, or must not be invoked again together.
     Halve,
-    /// It is one record, and too large by itself.
-    GiveUp,
+    /// It is one record, and must not be invoked again.
+    GiveUp(DropReason),
     /// Invoke it again after this delay.
     Retry(Duration),
 }
 
-/// What a batch has been through.
+/// A batch, or a part of one, as decisions see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// How many records it has.
+    pub records: usize,
+    /// How often the function had failed with the record that it had failed with most.
+    pub failed: u32,
+}
+
+/// Refusals in a row that say nothing about the batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempts {
-    /// Invocations that the function failed.
-    failed: u32,
-    /// Refusals in a row that say nothing about the batch.
     held: u32,
 }
 
 impl Attempts {
-    /// Decides about a batch of `records`. `jitter` is a random number from 0 to 1.
-    pub fn decide(&mut self, outcome: &Outcome, records: usize, jitter: f64) -> Step {
+    /// Decides what happens to a part after this outcome. `jitter` is a random number from 0 to 1.
+    pub fn decide(&mut self, outcome: &Outcome, part: Part, policy: &RedeliveryPolicy, jitter: f64) -> Step {
         match outcome {
             Outcome::Success => Step::Ack,
             Outcome::FunctionError { .. } => {
-                self.failed += 1;
                 self.held = 0;
-                Step::Retry(backoff(self.failed, jitter))
+                // No message is given up because of its neighbours: the last delivery is halved until it stands alone.
+                match policy.maximum_redeliveries {
+                    Some(most) if part.failed >= most && part.records > 1 => Step::Halve,
+                    Some(most) if part.failed >= most => Step::GiveUp(DropReason::Attempts),
+                    _ => Step::Retry(redelivery_delay(policy.delay, part.failed + 1, jitter)),
+                }
             }
             Outcome::Throttled { retry_after, .. } | Outcome::Unavailable { retry_after, .. } => {
                 self.held += 1;
@@ -52,9 +66,16 @@ impl Attempts {
                 Step::Retry(backoff(self.held, jitter).max(asked))
             }
             Outcome::NotUsable { .. } => Step::Retry(PROBE_INTERVAL),
-            Outcome::TooLarge { .. } if records > 1 => Step::Halve,
-            Outcome::TooLarge { .. } => Step::GiveUp,
+            Outcome::TooLarge { .. } if part.records > 1 => Step::Halve,
+            Outcome::TooLarge { .. } => Step::GiveUp(DropReason::TooLarge),
         }
+    }
+}
+
+fn redelivery_delay(delay: RedeliveryDelay, redelivery: u32, jitter: f64) -> Duration {
+    match delay {
+        RedeliveryDelay::Fixed => FIRST_DELAY,
+        RedeliveryDelay::Exponential => backoff(redelivery, jitter),
     }
 }
 
@@ -82,9 +103,20 @@ mod tests {
         Outcome::Throttled { reason: "busy".into(), retry_after }
     }
 
-    fn steps(outcomes: &[Outcome]) -> Vec<Step> {
+    /// The steps of two records that go through these outcomes together.
+    fn steps_by(policy: RedeliveryPolicy, outcomes: &[Outcome]) -> Vec<Step> {
         let mut attempts = Attempts::default();
-        outcomes.iter().map(|outcome| attempts.decide(outcome, 2, 0.5)).collect()
+        let mut part = Part { records: 2, failed: 0 };
+        let decide = |outcome: &Outcome| {
+            let step = attempts.decide(outcome, part, &policy, 0.5);
+            part.failed += u32::from(outcome.ran());
+            step
+        };
+        outcomes.iter().map(decide).collect()
+    }
+
+    fn steps(outcomes: &[Outcome]) -> Vec<Step> {
+        steps_by(RedeliveryPolicy::RABBITMQ, outcomes)
     }
 
     fn retry(seconds: u64) -> Step {
@@ -95,6 +127,28 @@ mod tests {
     fn function_errors_are_retried_after_1_2_4_up_to_60_seconds() {
         let expected = [1, 2, 4, 8, 16, 32, 60, 60].map(retry);
         assert_eq!(steps(&vec![function_error(); 8]), expected);
+    }
+
+    #[test]
+    fn a_jms_client_redelivers_five_times_a_second_apart_and_the_last_delivery_is_halved() {
+        let expected = [1, 1, 1, 1, 1].map(retry);
+        let steps = steps_by(RedeliveryPolicy::ACTIVEMQ, &vec![function_error(); 6]);
+        assert_eq!(steps[..5], expected);
+        assert_eq!(steps[5], Step::Halve);
+    }
+
+    #[test]
+    fn a_record_that_stands_alone_is_given_up_after_its_last_delivery() {
+        let check = |maximum_redeliveries, failed, expected: Step| {
+            let policy = RedeliveryPolicy { maximum_redeliveries, ..RedeliveryPolicy::ACTIVEMQ };
+            let step = Attempts::default().decide(&function_error(), Part { records: 1, failed }, &policy, 0.5);
+            assert_eq!(step, expected, "{maximum_redeliveries:?} {failed}");
+        };
+        check(Some(0), 0, Step::GiveUp(DropReason::Attempts));
+        check(Some(5), 4, retry(1));
+        check(Some(5), 5, Step::GiveUp(DropReason::Attempts));
+        check(Some(5), 9, Step::GiveUp(DropReason::Attempts));
+        check(None, 1_000, retry(1));
     }
 
     #[test]
@@ -114,8 +168,11 @@ mod tests {
     #[test]
     fn an_event_too_large_is_halved_until_it_is_one_record() {
         let too_large = Outcome::TooLarge { reason: "413".into() };
-        assert_eq!(Attempts::default().decide(&too_large, 2, 0.5), Step::Halve);
-        assert_eq!(Attempts::default().decide(&too_large, 1, 0.5), Step::GiveUp);
+        let decide = |records| {
+            Attempts::default().decide(&too_large, Part { records, failed: 0 }, &RedeliveryPolicy::RABBITMQ, 0.5)
+        };
+        assert_eq!(decide(2), Step::Halve);
+        assert_eq!(decide(1), Step::GiveUp(DropReason::TooLarge));
     }
 
     #[test]

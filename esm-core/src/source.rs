@@ -8,7 +8,10 @@ use tokio::{
     time::{Duration, Instant},
 };
 
-use crate::event::{Envelope, Record};
+use crate::{
+    event::{Envelope, Record},
+    metrics::DropReason,
+};
 
 /// Opens sessions on one queue of one broker. Implemented once per adapter crate.
 #[async_trait]
@@ -35,7 +38,7 @@ pub struct Terms {
 pub struct Session {
     /// What the broker lends, in its order. Holds as many as the prefetch, so that the adapter's
     /// reader never waits for room. Ends after [`Consumer::cancel`], and when the session is lost.
-    pub deliveries: mpsc::Receiver<Delivery>,
+    pub deliveries: mpsc::Receiver<Arrival>,
     /// Settles what was delivered.
     pub consumer: Arc<dyn Consumer>,
     /// Resolves when the session is lost, with the cause.
@@ -48,6 +51,8 @@ pub struct Session {
     pub prefetch: u32,
     /// How long the broker lets a delivery be held, a margin already taken off.
     pub hold_limit: Option<Duration>,
+    /// The broker makes the message ids, so that a message is known when it comes again.
+    pub unique_ids: bool,
 }
 
 /// The consuming end of one session. An implementation settles a receipt at most once and never on
@@ -59,6 +64,16 @@ pub trait Consumer: Send + Sync {
     /// Must not be dropped half-way.
     async fn settle(&self, receipts: &[Receipt], how: Disposition) -> Result<(), SourceError>;
 
+    /// Takes a message that cannot be processed to the queue's dead-letter target, with the cause if the broker keeps
+    /// one. Must not be dropped half-way.
+    async fn dead_letter(&self, receipt: Receipt, cause: &str) -> Result<DeadLettered, SourceError>;
+
+    /// Changes how many deliveries the broker lends at most. `false`: that takes a new session.
+    async fn set_prefetch(&self, prefetch: u32) -> Result<bool, SourceError> {
+        let _ = prefetch;
+        Ok(false)
+    }
+
     /// Asks the broker to send nothing more. When this returns, every delivery that was on its way
     /// is in [`Session::deliveries`], which then ends.
     async fn cancel(&self) -> Result<(), SourceError>;
@@ -67,7 +82,31 @@ pub trait Consumer: Send + Sync {
     async fn close(&self);
 }
 
-/// A message that the broker lent us.
+/// What the broker lent us.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A message as a record.
+    Delivery(Delivery),
+    /// A message of which no record can be made.
+    Unusable(Unusable),
+}
+
+/// A message of which no record can be made.
+#[derive(Debug)]
+pub struct Unusable {
+    /// What settles it.
+    pub receipt: Receipt,
+    /// The message's own id, for logs.
+    pub message_id: Option<String>,
+    /// Its bytes, where they are known.
+    pub size: usize,
+    /// How it is counted.
+    pub reason: DropReason,
+    /// Why, for people.
+    pub cause: String,
+}
+
+/// A message as a record.
 #[derive(Debug)]
 pub struct Delivery {
     /// Its part of the function's event.
@@ -80,7 +119,15 @@ pub struct Delivery {
     pub expires_at: Option<Instant>,
     /// When the sender or the broker says that it was sent.
     pub sent_at: Option<SystemTime>,
+    /// The group in whose order it has to be processed.
+    pub group: Option<Group>,
+    /// How often the function has failed with it. Adapters write 0.
+    pub failed: u32,
 }
+
+/// The name of a message group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Group(pub Arc<str>);
 
 /// What settles a delivery: a number that only the adapter understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,9 +139,24 @@ pub enum Disposition {
     /// It was processed and may be forgotten.
     Ack,
     /// It was not processed and is to be delivered again.
-    Return,
-    /// It cannot be processed and belongs into the queue's dead-letter target.
-    DeadLetter,
+    Return {
+        /// The function was invoked with it.
+        tried: bool,
+    },
+    /// Its time to live has ended here, and the broker is to apply its rules for that.
+    Expire,
+}
+
+/// What became of a message that was to be dead-lettered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeadLettered {
+    /// The broker has taken it.
+    Taken,
+    /// The broker would destroy it. It is still lent.
+    NoTarget {
+        /// Why, for people.
+        why: String,
+    },
 }
 
 /// Why a session could not be opened, or was lost. `words` are the broker's own where it said any.
@@ -185,6 +247,56 @@ pub enum SourceError {
         /// Said by the broker.
         words: String,
     },
+    /// The broker has as many connections or consumers as it allows.
+    #[error("broker `{broker}` takes no further connection: {words}")]
+    ConnectionLimit {
+        /// Name and endpoint.
+        broker: String,
+        /// Said by the broker, if it said anything.
+        words: String,
+    },
+    /// Something is there and not, or not yet, at work.
+    #[error("broker `{broker}` is not active: {words}")]
+    Standby {
+        /// Name and endpoint.
+        broker: String,
+        /// What it does instead.
+        words: String,
+    },
+    /// Somebody else is connected by the same name.
+    #[error("broker `{broker}` has a client of this name already: {words}")]
+    ClientIdInUse {
+        /// Name and endpoint.
+        broker: String,
+        /// Said by the broker.
+        words: String,
+    },
+    /// The broker is going down, or asks to go elsewhere.
+    #[error("broker `{broker}` ends the connection: {words}")]
+    BrokerStopping {
+        /// Name and endpoint.
+        broker: String,
+        /// Said by the broker.
+        words: String,
+    },
+    /// The broker announced more than is read at once.
+    #[error("broker `{broker}` sent a frame that is too large: {words}")]
+    FrameTooLarge {
+        /// Name and endpoint.
+        broker: String,
+        /// The numbers.
+        words: String,
+    },
+    /// The broker took an acknowledgement for wrong. What it did not settle comes again.
+    #[error("broker `{broker}` refused an acknowledgement of queue `{queue}`: {words}")]
+    AckRefused {
+        /// Name and endpoint.
+        broker: String,
+        /// The queue.
+        queue: String,
+        /// Said by the broker.
+        words: String,
+    },
     /// The broker fell silent.
     #[error("broker `{broker}` fell silent: {words}")]
     HeartbeatLost {
@@ -248,6 +360,12 @@ impl SourceError {
             }
             Self::ConsumerCancelled { .. }
             | Self::HeldTooLong { .. }
+            | Self::ConnectionLimit { .. }
+            | Self::Standby { .. }
+            | Self::ClientIdInUse { .. }
+            | Self::BrokerStopping { .. }
+            | Self::FrameTooLarge { .. }
+            | Self::AckRefused { .. }
             | Self::ConnectionBlocked { .. }
             | Self::ClosedByBroker { .. }
             | Self::HeartbeatLost { .. }

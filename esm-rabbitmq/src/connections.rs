@@ -12,7 +12,10 @@ use std::{
 };
 
 use async_compat::Compat;
-use esm_core::source::SourceError;
+use esm_core::{
+    source::SourceError,
+    tls::{TlsError, TlsFiles, TlsMaterial},
+};
 use futures_util::StreamExt;
 use lapin::{
     AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind, Event,
@@ -26,11 +29,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
-use crate::{
-    errors::Place,
-    settings::Endpoint,
-    tls::{TlsError, TlsFiles, TlsMaterial},
-};
+use crate::{errors::Place, settings::Endpoint};
 
 /// How long a broker may take to answer a TCP connection.
 const DIAL: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use esm_core::source::{Consumer, Disposition, Receipt, SourceError};
+use esm_core::source::{Consumer, DeadLettered, Disposition, Receipt, SourceError};
 use futures_util::{TryStreamExt, stream::FuturesOrdered};
 use lapin::{
     Channel,
@@ -117,16 +117,20 @@ impl Consumer for RabbitConsumer {
     async fn settle(&self, receipts: &[Receipt], how: Disposition) -> Result<(), SourceError> {
         let settled = match how {
             Disposition::Ack => self.ack(receipts).await,
-            Disposition::Return => {
+            // An expired message goes back to its queue as well: the broker then applies its own TTL.
+            Disposition::Return { .. } | Disposition::Expire => {
                 let requeue = BasicNackOptions { requeue: true, multiple: false };
                 self.settle_singly(receipts, |tag| self.channel.basic_nack(tag, requeue)).await
             }
-            Disposition::DeadLetter => {
-                let reject = BasicRejectOptions { requeue: false };
-                self.settle_singly(receipts, |tag| self.channel.basic_reject(tag, reject)).await
-            }
         };
         settled.map_err(|error| self.place.explain(&error))
+    }
+
+    /// The broker keeps no cause but `rejected`.
+    async fn dead_letter(&self, receipt: Receipt, _: &str) -> Result<DeadLettered, SourceError> {
+        let reject = BasicRejectOptions { requeue: false };
+        let rejected = self.settle_singly(&[receipt], |tag| self.channel.basic_reject(tag, reject)).await;
+        rejected.map(|()| DeadLettered::Taken).map_err(|error| self.place.explain(&error))
     }
 
     async fn cancel(&self) -> Result<(), SourceError> {

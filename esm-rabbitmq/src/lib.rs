@@ -18,10 +18,8 @@ pub mod settings;
 pub mod source;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod tls;
 
 pub use connections::Connections;
 pub use record::{HeaderBytes, RecordEncoder};
 pub use settings::{Endpoint, Settings};
 pub use source::RabbitSource;
-pub use tls::{TlsError, TlsFiles};

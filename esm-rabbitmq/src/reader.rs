@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use esm_core::source::{Delivery, SourceError};
+use esm_core::source::{Arrival, SourceError};
 use futures_util::StreamExt;
 use lapin::ErrorKind;
 use tokio::{
@@ -22,7 +22,7 @@ pub(crate) struct Reader {
     pub(crate) messages: lapin::Consumer,
     pub(crate) encoder: RecordEncoder,
     /// As large as the prefetch.
-    pub(crate) deliveries: mpsc::Sender<Delivery>,
+    pub(crate) deliveries: mpsc::Sender<Arrival>,
     /// Set before the consumer is ended by us.
     pub(crate) cancelled: Arc<AtomicBool>,
     pub(crate) place: Place,
@@ -46,7 +46,7 @@ impl Reader {
                     let Some(delivery) = self.encoder.delivery(&message, Instant::now()) else {
                         return Some(self.unsuitable("it is a stream; only classic and quorum queues can be read"));
                     };
-                    match self.deliveries.try_send(delivery) {
+                    match self.deliveries.try_send(Arrival::Delivery(delivery)) {
                         Ok(()) => {}
                         Err(mpsc::error::TrySendError::Closed(_)) => return None,
                         Err(mpsc::error::TrySendError::Full(_)) => {

@@ -13,6 +13,7 @@ use std::{
 use bytes::{BufMut, BytesMut};
 use esm_core::{
     event::{Envelope, REDELIVERED, Record},
+    json::{put_base64, put_integer, put_json, put_string},
     source::{Delivery, Receipt},
 };
 use lapin::{
@@ -21,7 +22,7 @@ use lapin::{
 };
 use tokio::time::Instant;
 
-use crate::json::{put_base64, put_bytes, put_date, put_decimal, put_integer, put_json, put_string};
+use crate::json::{put_bytes, put_date, put_decimal};
 
 /// Records share buffers of this size, so that a message costs no allocation of its own.
 const BUFFER: usize = 32 * 1024;
@@ -85,6 +86,8 @@ impl RecordEncoder {
             received_at: now,
             expires_at: time_to_live.and_then(|milliseconds| now.checked_add(Duration::from_millis(milliseconds))),
             sent_at: since_epoch.and_then(|since_epoch| SystemTime::UNIX_EPOCH.checked_add(since_epoch)),
+            group: None,
+            failed: 0,
         })
     }
 

@@ -118,6 +118,7 @@ impl Connect for RabbitSource {
             envelope: RecordEncoder::envelope(&self.settings.event_source_arn, queue, virtual_host),
             prefetch: prefetch.into(),
             hold_limit: self.settings.consumer_timeout.checked_sub(HOLD_MARGIN),
+            unique_ids: false, // the sender chooses them
             consumer: Arc::new(RabbitConsumer {
                 channel,
                 tag,

@@ -3,11 +3,13 @@
 //! Medians of interleaved rounds, CPU time per message rather than messages per second: the first is ours, the
 //! second mostly the broker's.
 
+mod activemq;
 mod consumers;
 mod idle;
 mod instructions;
 mod lab;
 mod latency;
+mod rabbitmq;
 mod throughput;
 
 use anyhow::Result;
@@ -27,6 +29,8 @@ pub(crate) struct Arguments {
 enum Name {
     /// The whole line from a quorum queue, beside consumers that only read and acknowledge
     Rabbitmq(throughput::Arguments),
+    /// The whole line from a persistent queue, beside our bare client and Java's
+    Activemq(throughput::Arguments),
     /// User instructions per message, by callgrind
     Instructions,
     /// A hundred mappings with nothing to do
@@ -35,20 +39,27 @@ enum Name {
     Latency,
     /// Turning one message into its part of the event
     Encode,
+    /// Reading one OpenWire frame
+    Decode,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(&packages::BUILD)?;
     match &arguments.name {
-        Some(Name::Rabbitmq(arguments)) => throughput::run(arguments),
+        Some(Name::Rabbitmq(arguments)) => rabbitmq::run(arguments),
+        Some(Name::Activemq(arguments)) => activemq::run(arguments),
         Some(Name::Instructions) => instructions::run(),
         Some(Name::Idle) => idle::run(),
         Some(Name::Latency) => latency::run(),
-        Some(Name::Encode) => {
-            process::run(workspace::cargo().args(["bench", "--package", "esm-rabbitmq", "--bench", "*"]))
-        }
+        Some(Name::Encode) => criterion("encode"),
+        Some(Name::Decode) => criterion("decode"),
         None => Ok(Menu::command().print_help()?),
     }
+}
+
+/// Runs a benchmark of every crate that has one of this name.
+fn criterion(name: &str) -> Result<()> {
+    process::run(workspace::cargo().args(["bench", "--workspace", "--bench", name]))
 }
 
 /// Measure something.

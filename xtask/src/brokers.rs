@@ -4,17 +4,19 @@
 //! run several at once. Standard output carries the environment only, so a shell can read it:
 //! `eval "$(cargo xtask brokers up)"`.
 
+mod activemq;
 mod certificates;
+mod engine;
 mod node;
+mod rabbitmq;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
-pub(crate) use node::{Node, PrivateNode};
-
-use node::Settings;
+pub(crate) use engine::{Kind, Settings};
+pub(crate) use node::{Node, PrivateNode, Source};
 
 use crate::packages;
 use crate::process::Process;
@@ -22,13 +24,18 @@ use crate::workspace;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Start a RabbitMQ node and print the environment that tests read
+    /// Start a node and print the environment that tests read
     Up {
         #[command(flatten)]
         place: Place,
-        /// A further line of rabbitmq.conf; may be given several times
+        /// RabbitMQ: a further line of rabbitmq.conf. ActiveMQ: KEY=VALUE with one of the keys broker (an attribute
+        /// of the broker), policy (a policyEntry instead of ours), plugin (its element), connector (an option of
+        /// the OpenWire connectors), tls (an option of the one over TLS). May be given several times
         #[arg(long = "conf", value_name = "LINE")]
         conf: Vec<String>,
+        /// ActiveMQ: also start a standby on the same store, as the node `standby` inside this one's folder
+        #[arg(long)]
+        standby: bool,
         /// End the node when this process is gone
         #[arg(long, value_name = "PID")]
         parent_pid: Option<u32>,
@@ -41,6 +48,12 @@ pub(crate) enum Command {
     Stop(Place),
     /// Kill a node as a power cut would; its data stays
     Kill(Place),
+    /// Let a node hang: it does nothing, and its connections stay open
+    #[command(hide = true)]
+    Pause(Place),
+    /// Let it go on
+    #[command(hide = true)]
+    Resume(Place),
     /// End a node and remove its folder
     Down(Place),
     /// Wait for a process to end, then end a node
@@ -56,7 +69,10 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct Place {
-    /// The node's folder [default: brokers/rabbitmq in cargo's target folder]
+    /// Which one; a folder that holds a node says so itself
+    #[arg(default_value = "rabbitmq")]
+    kind: Kind,
+    /// The node's folder [default: brokers/KIND in cargo's target folder]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -65,26 +81,35 @@ impl Place {
     fn folder(&self) -> Result<PathBuf> {
         let folder = match &self.dir {
             Some(dir) => dir.clone(),
-            None => workspace::target_dir()?.join("brokers/rabbitmq"),
+            None => workspace::target_dir()?.join("brokers").join(self.kind.name()),
         };
         std::path::absolute(&folder).with_context(|| format!("cannot use the folder {}", folder.display()))
+    }
+
+    fn node(&self) -> Result<Node> {
+        Node::open(&self.folder()?)
     }
 }
 
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
-        Command::Up { place, conf, parent_pid } => up(&place.folder()?, &Settings { conf, parent_pid }),
-        Command::Env(place) => print_environment(&Node::open(&place.folder()?)?),
-        Command::Start(place) => start(&place.folder()?),
-        Command::Stop(place) => Node::open(&place.folder()?)?.stop(),
-        Command::Kill(place) => Node::open(&place.folder()?)?.kill(),
-        Command::Down(place) => Node::open(&place.folder()?)?.down(),
+        Command::Up { place, conf, standby, parent_pid } => {
+            let settings = Settings { conf, parent_pid, standby, ..Settings::of(place.kind) };
+            up(&place.folder()?, &settings)
+        }
+        Command::Env(place) => print_environment(&place.node()?),
+        Command::Start(place) => start(place.node()?),
+        Command::Stop(place) => place.node()?.stop(),
+        Command::Kill(place) => place.node()?.kill(),
+        Command::Pause(place) => place.node()?.pause(),
+        Command::Resume(place) => place.node()?.resume(),
+        Command::Down(place) => place.node()?.down(),
         Command::Watch { place, parent_pid } => watch(&place.folder()?, parent_pid),
     }
 }
 
 fn up(folder: &Path, settings: &Settings) -> Result<()> {
-    packages::ensure(&packages::RABBITMQ)?;
+    packages::ensure(settings.kind.packages())?;
     let node = match Node::open(folder) {
         Ok(node) if node.is_running() => {
             eprintln!("this node is up already");
@@ -95,15 +120,13 @@ fn up(folder: &Path, settings: &Settings) -> Result<()> {
     print_environment(&node)
 }
 
-fn start(folder: &Path) -> Result<()> {
-    let mut node = Node::open(folder)?;
+fn start(mut node: Node) -> Result<()> {
     node.start()?;
     print_environment(&node)
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "every command ends alike")]
 fn print_environment(node: &Node) -> Result<()> {
-    print!("{}", node.exports());
+    print!("{}", node.exports()?);
     Ok(())
 }
 

@@ -1,4 +1,7 @@
-//! The main job on a real broker, from nothing, told to whoever watches.
+//! The main job on real brokers, from nothing, told to whoever watches.
+
+mod activemq;
+mod rabbitmq;
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,15 +9,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::brokers::{Node, PrivateNode};
-use crate::http;
+use crate::brokers::{Kind, PrivateNode, Settings};
 use crate::interrupt::Interrupt;
 use crate::packages;
-use crate::services::{self, Esm, Function, Programs};
+use crate::services::{self, Configuration, Esm, Function, Programs};
 use crate::wait;
-
-const QUEUE: &str = "orders";
-const MESSAGES: u64 = 8;
 
 /// Retries included, everything here is over within seconds on a quiet machine.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -35,63 +34,117 @@ pub(crate) struct Arguments {
     /// End by itself, with success only if every message arrived
     #[arg(long)]
     once: bool,
+    /// Show only this one
+    #[arg(long)]
+    broker: Option<Kind>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let kinds = arguments.broker.map_or_else(|| vec![Kind::Rabbitmq, Kind::Activemq], |kind| vec![kind]);
     packages::ensure(&packages::BUILD)?;
-    packages::ensure(&packages::RABBITMQ)?;
-    say("Building esm, a sample function and a publisher.");
+    for kind in &kinds {
+        packages::ensure(kind.packages())?;
+    }
+    say("Building esm, a sample function and programs that send messages.");
     let programs = Programs::build("debug", &[])?;
     let interrupt = Interrupt::hold()?;
-    let folder = tempfile::Builder::new().prefix("esm-demo-").tempdir()?;
-    say("Starting a RabbitMQ of our own, on free ports and in a temporary folder. This takes some seconds.");
-    let node = PrivateNode::up(&folder.path().join("rabbitmq"))?;
-    show(&programs, &node, folder.path(), arguments.once, &interrupt)
-}
-
-fn show(programs: &Programs, node: &Node, folder: &Path, once: bool, interrupt: &Interrupt) -> Result<()> {
-    let publish = |options: &[&str]| services::publish(programs, node.amqp_port(), QUEUE, options);
-    publish(&["--declare", "quorum", "--count", "0"])?;
-    say("A sample function listens behind a Lambda-compatible URL. It will fail its first invocation on purpose.");
-    let function = Function::start(programs, &["--fail-first", "1"], interrupt)?;
-
-    let mapping = services::mapping(QUEUE, "batch_size = 5\nmaximum_batching_window_in_seconds = 1\n");
-    let configuration = services::configuration(node.amqp_port(), &function.url(), &[mapping]);
-    say("esm gets this configuration, and begins to read the queue `orders`:");
-    println!("{configuration}");
-    let mut esm = Esm::start(programs, folder, &configuration)?;
-    esm.wait_until_ready(interrupt)?;
-
-    say(&format!(
-        "Now {MESSAGES} messages go into the queue, with properties and headers of many types, through a client \
-         that shares no code with esm.\nesm makes batches of up to five and invokes the function with each. The \
-         first invocation fails, so that batch comes again after a second, marked as such:"
-    ));
-    publish(&["--count", &MESSAGES.to_string(), "--all-properties"])?;
-    wait_for_arrival(&mut esm, &function, interrupt)?;
-
-    say("Every message has arrived, and only then left the broker. esm's metrics say so too:");
-    show_metrics(&esm)?;
-    if !once {
-        wait_for_end(node, &esm, interrupt)?;
+    for (place, kind) in kinds.iter().enumerate() {
+        let stays = !arguments.once && place == kinds.len() - 1;
+        let folder = tempfile::Builder::new().prefix("esm-demo-").tempdir()?;
+        Stage { programs: &programs, folder: folder.path(), interrupt: &interrupt }.show(*kind, stays)?;
     }
-    esm.stop()?;
-    say("esm has stopped. The broker is asked for whatever is left in the queue, and answers:");
-    let rest = http::post(node.management_port(), &format!("/api/queues/%2F/{QUEUE}/get"), ASK_FOR_MESSAGES)?;
-    println!("{rest}");
-    ensure!(rest.trim() == "[]", "the queue is not empty");
-    say("Nothing: the queue is empty. That was all.");
     Ok(())
 }
 
-/// To RabbitMQ's management: show messages and leave them where they are.
-const ASK_FOR_MESSAGES: &str = r#"{"count":10,"ackmode":"ack_requeue_true","encoding":"auto"}"#;
+/// What is shown of one broker.
+trait Scene {
+    fn queue(&self) -> &'static str;
 
-fn wait_for_arrival(esm: &mut Esm, function: &Function, interrupt: &Interrupt) -> Result<()> {
-    esm.wait_for("every message to arrive", LIMIT, interrupt, |esm| {
-        let deleted = services::metric(&esm.page("/metrics")?, "esm_deleted_events_total");
-        Ok(function.messages()? >= MESSAGES && deleted >= MESSAGES as f64)
-    })
+    /// How many messages [`Scene::send`] sends.
+    fn messages(&self) -> u64;
+
+    /// Makes the queue, where a broker does not do so by itself.
+    fn prepare(&mut self) -> Result<()>;
+
+    /// What [`Scene::send`] is about to do, in words.
+    fn announcement(&self) -> String;
+
+    fn send(&mut self) -> Result<()>;
+
+    /// How to look around, and how to send more.
+    fn hints(&self) -> Result<String>;
+
+    /// What the broker itself says is left in the queue: a list.
+    fn rest(&mut self) -> Result<String>;
+}
+
+/// Where a scene plays.
+struct Stage<'a> {
+    programs: &'a Programs,
+    folder: &'a Path,
+    interrupt: &'a Interrupt,
+}
+
+impl Stage<'_> {
+    fn show(&self, kind: Kind, stays: bool) -> Result<()> {
+        let title = kind.title();
+        say(&format!(
+            "Starting {title}: a node of our own, on free ports and in a temporary folder. This takes some seconds."
+        ));
+        let node = PrivateNode::up(&self.folder.join(kind.name()), Settings::of(kind))?;
+        let mut scene: Box<dyn Scene + '_> = match kind {
+            Kind::Rabbitmq => Box::new(rabbitmq::Show { stage: self, node: &node }),
+            Kind::Activemq => Box::new(activemq::Show::open(self, &node)?),
+        };
+        scene.prepare()?;
+        say("A sample function listens behind a Lambda-compatible URL. It will fail its first invocation on purpose.");
+        let function = Function::start(self.programs, &["--fail-first", "1"], self.interrupt)?;
+
+        let queue = scene.queue();
+        let mapping = services::mapping(queue, "batch_size = 5\nmaximum_batching_window_in_seconds = 1\n");
+        let configuration = Configuration::new(&node.source(), &function.url(), &[mapping]);
+        say(&format!("esm gets this configuration, and begins to read the queue `{queue}`:"));
+        println!("{}", configuration.text);
+        let mut esm = Esm::start(self.programs, self.folder, &configuration)?;
+        esm.wait_until_ready(self.interrupt)?;
+
+        say(&format!(
+            "{}\nesm makes batches of up to five and invokes the function with each. The first invocation fails, so \
+             that batch comes again after a second, marked as such:",
+            scene.announcement()
+        ));
+        scene.send()?;
+        self.wait_for_arrival(&mut esm, &function, scene.messages())?;
+
+        say("Every message has arrived, and only then left the broker. esm's metrics say so too:");
+        show_metrics(&esm)?;
+        if stays {
+            self.wait_for_end(&esm, &scene.hints()?)?;
+        }
+        esm.stop()?;
+        say("esm has stopped. The broker is asked for whatever is left in the queue, and answers:");
+        let rest = scene.rest()?;
+        println!("{rest}");
+        ensure!(rest.trim() == "[]", "the queue is not empty");
+        say(&format!("Nothing: the queue is empty. That was all of {title}."));
+        Ok(())
+    }
+
+    fn wait_for_arrival(&self, esm: &mut Esm, function: &Function, messages: u64) -> Result<()> {
+        esm.wait_for("every message to arrive", LIMIT, self.interrupt, |esm| {
+            let deleted = services::metric(&esm.page("/metrics")?, "esm_deleted_events_total");
+            Ok(function.messages()? >= messages && deleted >= messages as f64)
+        })
+    }
+
+    fn wait_for_end(&self, esm: &Esm, hints: &str) -> Result<()> {
+        say(&format!(
+            "All of this keeps running until you press Ctrl-C. Look around, or send more:\n  \
+             metrics: http://127.0.0.1:{}/metrics\n{hints}",
+            esm.port(),
+        ));
+        wait::until("Ctrl-C", Duration::MAX, || Ok(self.interrupt.asked()))
+    }
 }
 
 fn show_metrics(esm: &Esm) -> Result<()> {
@@ -100,18 +153,6 @@ fn show_metrics(esm: &Esm) -> Result<()> {
         println!("  {line}");
     }
     Ok(())
-}
-
-fn wait_for_end(node: &Node, esm: &Esm, interrupt: &Interrupt) -> Result<()> {
-    say(&format!(
-        "All of this keeps running until you press Ctrl-C. Look around, or publish more:\n  \
-         metrics: http://127.0.0.1:{}/metrics\n  broker: http://127.0.0.1:{} (guest, guest)\n  \
-         cargo run -p esm-rabbitmq --example publish -- --url amqp://127.0.0.1:{} --queue {QUEUE} --count 3",
-        esm.port(),
-        node.management_port(),
-        node.amqp_port(),
-    ));
-    wait::until("Ctrl-C", Duration::MAX, || Ok(interrupt.asked()))
 }
 
 fn say(text: &str) {

@@ -8,9 +8,11 @@ mod bench;
 mod brokers;
 mod check;
 mod demo;
+mod digest;
 mod dist;
 mod http;
 mod interrupt;
+mod java;
 mod packages;
 mod ports;
 mod process;
@@ -37,7 +39,7 @@ enum Task {
     /// Start and end private brokers on loopback
     #[command(subcommand)]
     Brokers(brokers::Command),
-    /// From nothing: a broker, a function, and esm between them, explained step by step
+    /// From nothing: a broker of each kind, a function, and esm between them, explained step by step
     Demo(demo::Arguments),
     /// Run every test, also those that need a broker; installs and starts what they need
     Test(test::Arguments),

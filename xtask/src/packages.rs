@@ -50,6 +50,14 @@ pub(crate) const PYTHON: [Need; 2] = [
     Need { package: "python3-venv", sign: Sign::PythonModule("ensurepip") },
 ];
 
+/// To run private ActiveMQ nodes, and the tool in Java that sends to them and reads from them.
+pub(crate) const ACTIVEMQ: [Need; 4] = [
+    Need { package: "openssl", sign: Sign::Program("openssl") },
+    Need { package: "activemq", sign: Sign::File("/usr/share/java/activemq-broker.jar") },
+    Need { package: "default-jre-headless", sign: Sign::Program("java") },
+    Need { package: "default-jdk-headless", sign: Sign::Program("javac") },
+];
+
 /// To measure: a C compiler with the C client, and callgrind.
 pub(crate) const BENCH: [Need; 3] = [
     Need { package: "gcc", sign: Sign::Program("gcc") },
@@ -63,7 +71,10 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    let mut packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    // Two engines may need the same.
+    packages.sort_unstable();
+    packages.dedup();
     install(&packages)?;
     match missing.iter().find(|need| !is_there(need.sign)) {
         Some(need) => bail!("`{}` was installed and still does not work", need.package),

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -70,6 +70,16 @@ impl Process {
         self.signal(Signal::KILL);
         let what = format!("process {} to be gone", self.pid);
         wait::until(&what, GRACE, || Ok(!self.is_alive()))
+    }
+
+    /// Stops it where it is, without ending it.
+    pub(crate) fn pause(self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after a pause.
+    pub(crate) fn resume(self) {
+        self.signal(Signal::CONT);
     }
 
     /// A process that is already gone needs no signal: that is not an error.
@@ -188,6 +198,11 @@ impl Running {
             Some(status) => bail!("{} has ended ({status})", self.name),
             None => Ok(()),
         }
+    }
+
+    /// Its standard input, if that is a pipe.
+    pub(crate) fn input(&mut self) -> Option<&mut ChildStdin> {
+        self.child.stdin.as_mut()
     }
 
     /// Asks it to end, and expects that it does so with success.

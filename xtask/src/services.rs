@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 
+use crate::brokers::Source;
 use crate::http;
 use crate::interrupt::Interrupt;
 use crate::ports;
@@ -31,6 +32,7 @@ impl Programs {
         build(&["--package", "esm-bin", "--bin", "esm"])?;
         build(&["--package", "esm-bin", "--example", "function"])?;
         build(&["--package", "esm-rabbitmq", "--examples"])?;
+        build(&["--package", "esm-activemq", "--examples"])?;
         Ok(Self { folder: workspace::target_dir()?.join(profile) })
     }
 
@@ -86,21 +88,21 @@ pub(crate) struct Esm {
 
 impl Esm {
     /// Writes the configuration, adds where to listen, and starts.
-    pub(crate) fn start(programs: &Programs, folder: &Path, configuration: &str) -> Result<Self> {
+    pub(crate) fn start(programs: &Programs, folder: &Path, configuration: &Configuration) -> Result<Self> {
         Self::start_with(process::attached(&programs.esm())?, folder, configuration)
     }
 
     /// The same with a command that is `esm` or runs it.
-    pub(crate) fn start_with(mut command: Command, folder: &Path, configuration: &str) -> Result<Self> {
+    pub(crate) fn start_with(mut command: Command, folder: &Path, configuration: &Configuration) -> Result<Self> {
         let [port] = ports::free()?;
         let file = folder.join("esm.toml");
-        fs::write(&file, format!("[server]\nlisten = \"127.0.0.1:{port}\"\n\n{configuration}"))?;
+        fs::write(&file, format!("[server]\nlisten = \"127.0.0.1:{port}\"\n\n{}", configuration.text))?;
         let log = folder.join("esm.log");
         let output = File::create(&log)?;
         command
             .args(["serve", "--config"])
             .arg(&file)
-            .env("RABBIT_PASSWORD", "guest")
+            .env(PASSWORD, configuration.password)
             .stdout(output.try_clone()?)
             .stderr(output);
         Ok(Self { running: Running::start("esm", &mut command)?, port, log })
@@ -153,40 +155,53 @@ impl Esm {
 }
 
 /// A configuration for `esm`: one broker, one function, and mappings between them.
-pub(crate) fn configuration(amqp_port: u16, function_url: &str, mappings: &[String]) -> String {
-    let mappings = mappings.join("\n");
-    format!(
-        r#"[brokers.rabbit]
-engine = "rabbitmq"
-endpoints = ["amqp://127.0.0.1:{amqp_port}"]
+pub(crate) struct Configuration {
+    pub(crate) text: String,
+    /// Passwords never stand in a configuration: this one comes by the environment.
+    password: &'static str,
+}
 
-[secrets.rabbit-login]
-username = "guest"
-password = {{ env = "RABBIT_PASSWORD" }}
+impl Configuration {
+    pub(crate) fn new(source: &Source, function_url: &str, mappings: &[String]) -> Self {
+        let Source { engine, endpoint, username, password } = source;
+        let mappings = mappings.join("\n");
+        let text = format!(
+            r#"[brokers.sample]
+engine = "{engine}"
+endpoints = ["{endpoint}"]
+
+[secrets.sample-login]
+username = "{username}"
+password = {{ env = "{PASSWORD}" }}
 
 [functions.sample]
 http = {{ url = "{function_url}" }}
 
 {mappings}"#
-    )
+        );
+        Self { text, password }
+    }
 }
+
+/// The variable with the broker's password.
+const PASSWORD: &str = "BROKER_PASSWORD";
 
 /// One mapping of that configuration.
 pub(crate) fn mapping(queue: &str, settings: &str) -> String {
     format!(
         r#"[[event_source_mappings]]
 function_name = "sample"
-event_source = "rabbit"
+event_source = "sample"
 queues = ["{queue}"]
-secret = "rabbit-login"
+secret = "sample-login"
 {settings}"#
     )
 }
 
-/// Publishes to a queue of a private broker.
-pub(crate) fn publish(programs: &Programs, amqp_port: u16, queue: &str, options: &[&str]) -> Result<()> {
+/// Publishes to a queue of a private RabbitMQ.
+pub(crate) fn publish(programs: &Programs, url: &str, queue: &str, options: &[&str]) -> Result<()> {
     let mut command = Command::new(programs.example("publish"));
-    command.args(["--url", &format!("amqp://127.0.0.1:{amqp_port}"), "--queue", queue, "--confirm"]).args(options);
+    command.args(["--url", url, "--queue", queue, "--confirm"]).args(options);
     process::output(command.stdout(Stdio::null())).map(drop)
 }
 

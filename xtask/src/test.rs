@@ -1,7 +1,7 @@
-//! Every test of the workspace, with the real broker that many of them need.
+//! Every test of the workspace, with the real brokers that many of them need.
 //!
-//! One node serves all of them, and each test has a virtual host of its own; a test that kills nodes starts its
-//! own with the program named by `ESM_XTASK`.
+//! One node of each kind serves all of them, and each test has a virtual host or queues of its own; a test that
+//! kills nodes starts its own with the program named by `ESM_XTASK`.
 
 use std::env;
 use std::fmt;
@@ -12,10 +12,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Args;
 
-use crate::brokers::{Node, PrivateNode};
+use crate::brokers::{Kind, PrivateNode, Settings};
 use crate::interrupt::Interrupt;
 use crate::packages;
 use crate::process;
@@ -34,20 +34,46 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(&packages::BUILD)?;
-    packages::ensure(&packages::RABBITMQ)?;
     packages::ensure(&packages::PYTHON)?;
+    for kind in KINDS {
+        packages::ensure(kind.packages())?;
+    }
     let interrupt = Interrupt::hold()?;
     let python = python::with_runtime_client()?;
     interrupt.check()?;
     let folder = tempfile::Builder::new().prefix("esm-test-").tempdir()?;
-    eprintln!("test: starting RabbitMQ");
-    let node = PrivateNode::up(&folder.path().join("rabbitmq"))?;
-    cargo_test(arguments, &node, &python, folder.path(), &interrupt)
+    let nodes = start(folder.path())?;
+    cargo_test(arguments, &nodes, &python, folder.path(), &interrupt)
 }
 
-fn cargo_test(arguments: &Arguments, node: &Node, python: &Path, folder: &Path, interrupt: &Interrupt) -> Result<()> {
+const KINDS: [Kind; 2] = [Kind::Rabbitmq, Kind::Activemq];
+
+/// One node of each kind, all at once.
+fn start(folder: &Path) -> Result<Vec<PrivateNode>> {
+    thread::scope(|scope| {
+        let starting = KINDS.map(|kind| {
+            eprintln!("test: starting {}", kind.title());
+            scope.spawn(move || PrivateNode::up(&folder.join(kind.name()), Settings::of(kind)))
+        });
+        // Every one is waited for, so that those that came up are also ended when another did not.
+        let started =
+            starting.map(|node| node.join().map_err(|_| anyhow!("a thread that starts a broker panicked"))?);
+        started.into_iter().collect()
+    })
+}
+
+fn cargo_test(
+    arguments: &Arguments,
+    nodes: &[PrivateNode],
+    python: &Path,
+    folder: &Path,
+    interrupt: &Interrupt,
+) -> Result<()> {
     let mut command = command(&arguments.further);
-    command.envs(node.environment()).env("ESM_XTASK", env::current_exe()?).env("ESM_TEST_DIR", folder);
+    for node in nodes {
+        command.envs(node.environment()?);
+    }
+    command.env("ESM_XTASK", env::current_exe()?).env("ESM_TEST_DIR", folder);
     command.env("ESM_TEST_PYTHON", python);
     if arguments.all {
         command.env("ESM_TEST_ALL", "1");

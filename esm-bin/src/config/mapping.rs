@@ -6,13 +6,13 @@ use std::{
 };
 
 use esm_core::{
-    mapping::{BatchSize, BatchingWindow, Mapping, MaximumConcurrency},
+    mapping::{BatchSize, BatchingWindow, DeadLetter, Mapping, MaximumConcurrency, RedeliveryPolicy},
     source::Connect,
 };
 use uuid::Uuid;
 
 use super::{
-    broker::Broker,
+    broker::{Broker, Engine},
     entry::Entry,
     function::Function,
     problem::Reported,
@@ -26,13 +26,14 @@ use crate::adapters::QueueSettings;
 const DEFAULT_VIRTUAL_HOST: &str = "/";
 /// AMQP's limit for the names of queues and virtual hosts.
 const LONGEST_AMQP_NAME: usize = 255;
+/// AWS's limit for the name of a queue.
+const LONGEST_QUEUE_NAME: usize = 1_000;
 
 /// Keys of the format whose behaviour this build does not have.
 const LATER: &[&str] = &[
     "filter_criteria",
     "function_response_types",
     "bisect_batch_on_function_error",
-    "maximum_retry_attempts",
     "maximum_record_age_in_seconds",
     "destination_config",
     "metrics_config",
@@ -46,9 +47,9 @@ pub struct ConfiguredMapping {
     pub mapping: Mapping,
     /// Whether it is to run.
     pub enabled: bool,
-    /// The virtual host that has the queue.
-    pub virtual_host: String,
-    /// The broker that has the virtual host.
+    /// The virtual host that has the queue, where brokers have such.
+    pub virtual_host: Option<String>,
+    /// The broker that has the queue.
     pub broker: Arc<Broker>,
     /// What is invoked.
     pub function: Arc<Function>,
@@ -68,10 +69,13 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
     table.not_yet(LATER);
     let (route, settings) = (route?, settings?);
     route.check_hold(table, settings.window)?;
+    let engine = route.broker.engine;
+    settings.tags.suit(engine, |words| table.report_at("tags", words))?;
+    let source = (route.broker.sources)(route.queue_settings(&settings.tags));
     Ok(ConfiguredMapping {
         key: table.key().into(),
         enabled: enabled?.unwrap_or(true),
-        source: (route.broker.sources)(route.queue_settings(&settings.tags)),
+        source: source.map_err(|words| route.queue_entry.report(words))?,
         mapping: Mapping {
             uuid: route.uuid,
             function: route.function.name.clone(),
@@ -79,8 +83,15 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
             queue: route.queue,
             batch_size: settings.batch_size,
             window: settings.window,
-            maximum_concurrency: settings.maximum_concurrency,
-            dead_letter: settings.tags.dead_letter,
+            maximum_concurrency: settings.maximum_concurrency.unwrap_or(match engine {
+                Engine::Activemq => MaximumConcurrency::FIVE,
+                Engine::Rabbitmq => MaximumConcurrency::ONE,
+            }),
+            redelivery: settings.redelivery(table, engine)?,
+            dead_letter: match engine {
+                Engine::Activemq => DeadLetter::Broker,
+                Engine::Rabbitmq => settings.tags.dead_letter,
+            },
         },
         virtual_host: route.virtual_host,
         broker: route.broker,
@@ -90,25 +101,38 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
 }
 
 /// From where to where.
-struct Route {
+struct Route<'a> {
     uuid: Uuid,
     function: Arc<Function>,
     broker: Arc<Broker>,
     login: Arc<Login>,
-    virtual_host: String,
+    virtual_host: Option<String>,
     queue: String,
+    queue_entry: Entry<'a>,
 }
 
-impl Route {
-    fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) -> Result<Self, Reported> {
+impl<'a> Route<'a> {
+    fn read(table: &mut Table<'a>, targets: &Targets, seen: &mut Seen) -> Result<Self, Reported> {
         let function = table.required("function_name", |entry| targets.function(entry));
         let broker = table.required("event_source", |entry| targets.broker(entry));
         let login = table.required("secret", |entry| targets.login(entry));
         let queue = table.required("queues", queue);
-        let virtual_host = table.optional("virtual_host", virtual_host);
-        let (function, broker, queue) = (function?, broker?, queue?);
-        let virtual_host = virtual_host?.unwrap_or_else(|| DEFAULT_VIRTUAL_HOST.into());
-        let uuid = super::uuid_of(&["mapping", &function.name, &broker.name, &virtual_host, &queue]);
+        let virtual_host = table.optional("virtual_host", |entry| Ok(entry.clone()));
+        let (function, broker, queue_entry, virtual_host) = (function?, broker?, queue?, virtual_host?);
+        let longest = match broker.engine {
+            Engine::Activemq => LONGEST_QUEUE_NAME,
+            Engine::Rabbitmq => LONGEST_AMQP_NAME,
+        };
+        let queue = name(&queue_entry, 1, longest);
+        let virtual_host = match (broker.engine, virtual_host) {
+            (Engine::Rabbitmq, Some(entry)) => name(&entry, 0, LONGEST_AMQP_NAME).map(Some),
+            (Engine::Rabbitmq, None) => Ok(Some(DEFAULT_VIRTUAL_HOST.into())),
+            (Engine::Activemq, Some(entry)) => Err(entry.report("ActiveMQ has no virtual hosts; remove it")),
+            (Engine::Activemq, None) => Ok(None),
+        };
+        let (queue, virtual_host) = (queue?, virtual_host?);
+        let place = virtual_host.as_deref().unwrap_or_default();
+        let uuid = super::uuid_of(&["mapping", &function.name, &broker.name, place, &queue]);
         match seen.entry(uuid) {
             btree_map::Entry::Vacant(entry) => drop(entry.insert(table.key().into())),
             btree_map::Entry::Occupied(first) => {
@@ -116,13 +140,14 @@ impl Route {
                 return Err(table.report(format_args!("{words} {}; remove one of them", first.get())));
             }
         }
-        Ok(Self { uuid, function, broker, login: login?, virtual_host, queue })
+        Ok(Self { uuid, function, broker, login: login?, virtual_host, queue, queue_entry })
     }
 
     /// A batch that fills, is invoked and is retried once must fit into the time for which the
     /// broker lets it be held.
     fn check_hold(&self, table: &Table<'_>, window: BatchingWindow) -> Result<(), Reported> {
-        let (limit, timeout) = (self.broker.consumer_timeout, self.function.timeout);
+        let Some(limit) = self.broker.consumer_timeout else { return Ok(()) };
+        let timeout = self.function.timeout;
         let held = window.duration() + 2 * timeout;
         if held < limit {
             return Ok(());
@@ -138,14 +163,16 @@ impl Route {
 
     fn queue_settings(&self, tags: &Tags) -> QueueSettings {
         QueueSettings {
-            virtual_host: self.virtual_host.clone(),
+            virtual_host: self.virtual_host.clone().unwrap_or_default(),
             queue: self.queue.clone(),
             login: Login::clone(&self.login),
-            consumer_tag: self.uuid.to_string(),
+            consumer: self.uuid.to_string(),
             event_source_arn: self.broker.arn.clone(),
             strict_consumers: tags.strict_consumers,
             unsigned_header_bytes: tags.unsigned_header_bytes,
+            event_profile: tags.event_profile,
             consumer_timeout: self.broker.consumer_timeout,
+            dead_letter_queue: self.broker.dead_letter_queue.clone(),
         }
     }
 }
@@ -154,7 +181,9 @@ impl Route {
 struct Settings {
     batch_size: BatchSize,
     window: BatchingWindow,
-    maximum_concurrency: MaximumConcurrency,
+    maximum_concurrency: Option<MaximumConcurrency>,
+    /// -1: without end.
+    maximum_retry_attempts: Option<i64>,
     tags: Tags,
 }
 
@@ -163,6 +192,7 @@ impl Settings {
         let batch_size = table.optional("batch_size", Entry::number);
         let window = table.optional("maximum_batching_window_in_seconds", Entry::number);
         let scaling = table.optional("scaling_config", |entry| entry.table(scaling_config));
+        let retries = table.optional("maximum_retry_attempts", |entry| entry.within(-1..=10_000));
         let tags = table.optional("tags", tags::read);
         let (scaling, tags) = (scaling?, tags?.unwrap_or_default());
         if scaling.is_some() && tags.maximum_concurrency.is_some() {
@@ -174,9 +204,28 @@ impl Settings {
         Ok(Self {
             batch_size: batch_size?.unwrap_or_default(),
             window: window?.unwrap_or_default(),
-            maximum_concurrency: scaling.or(tags.maximum_concurrency).unwrap_or(MaximumConcurrency::ONE),
+            maximum_concurrency: scaling.or(tags.maximum_concurrency),
+            maximum_retry_attempts: retries?,
             tags,
         })
+    }
+
+    /// What is given up after some attempts needs somewhere to go.
+    fn redelivery(&self, table: &Table<'_>, engine: Engine) -> Result<RedeliveryPolicy, Reported> {
+        let default = match engine {
+            Engine::Activemq => RedeliveryPolicy::ACTIVEMQ,
+            Engine::Rabbitmq => RedeliveryPolicy::RABBITMQ,
+        };
+        let Some(attempts) = self.maximum_retry_attempts else { return Ok(default) };
+        let maximum_redeliveries = u32::try_from(attempts).ok();
+        if maximum_redeliveries.is_some() && engine == Engine::Rabbitmq && self.tags.dead_letter == DeadLetter::Park {
+            return Err(table.report_at(
+                "maximum_retry_attempts",
+                "needs somewhere for messages to go after their last attempt: give the queue a dead-letter exchange \
+                 and say so by the tag esm:dead-letter = \"broker\"",
+            ));
+        }
+        Ok(RedeliveryPolicy { maximum_redeliveries, ..default })
     }
 }
 
@@ -188,23 +237,18 @@ fn scaling_config(table: &mut Table<'_>) -> Result<MaximumConcurrency, Reported>
     })
 }
 
-fn queue(entry: &Entry<'_>) -> Result<String, Reported> {
-    match entry.list()?.as_slice() {
-        [queue] => amqp_name(queue, 1),
-        queues => Err(entry.report(format_args!("must name exactly one queue, names {}", queues.len()))),
+fn queue<'a>(entry: &Entry<'a>) -> Result<Entry<'a>, Reported> {
+    match <[Entry<'a>; 1]>::try_from(entry.list()?) {
+        Ok([queue]) => Ok(queue),
+        Err(queues) => Err(entry.report(format_args!("must name exactly one queue, names {}", queues.len()))),
     }
 }
 
-fn virtual_host(entry: &Entry<'_>) -> Result<String, Reported> {
-    amqp_name(entry, 0)
-}
-
-/// AWS allows 1,000 characters for a queue, AMQP fewer.
-fn amqp_name(entry: &Entry<'_>, least: usize) -> Result<String, Reported> {
+fn name(entry: &Entry<'_>, least: usize, most: usize) -> Result<String, Reported> {
     let name = entry.text()?;
-    if !(least..=LONGEST_AMQP_NAME).contains(&name.len()) {
-        let range = format!("from {least} to {LONGEST_AMQP_NAME}");
-        return Err(entry.report(format_args!("must have {range} bytes of UTF-8, has {}", name.len())));
+    if !(least..=most).contains(&name.len()) {
+        let words = format!("must have from {least} to {most} bytes of UTF-8, has {}", name.len());
+        return Err(entry.report(words));
     }
     Ok(name)
 }

@@ -27,7 +27,13 @@ use std::{collections::HashMap, fs, path::Path, sync::Arc};
 use uuid::Uuid;
 
 pub use self::{
-    broker::Broker, function::Function, mapping::ConfiguredMapping, problem::Problem, secret::Login, server::Server,
+    broker::{Broker, Engine},
+    function::Function,
+    mapping::ConfiguredMapping,
+    problem::Problem,
+    secret::Login,
+    server::Server,
+    tags::EventProfile,
 };
 use self::{
     entry::Context,

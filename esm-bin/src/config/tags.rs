@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use esm_core::mapping::{DeadLetter, MaximumConcurrency};
 
 use super::{
+    broker::Engine,
     entry::{self, Entry},
     problem::Reported,
 };
@@ -13,10 +14,21 @@ const OURS: &str = "esm:";
 /// AWS's limit for a resource.
 const MOST: usize = 50;
 
+/// In which of AWS's spellings an ActiveMQ event is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EventProfile {
+    /// As AWS documents it, with the spellings that it sends beside.
+    #[default]
+    Documented,
+    /// As AWS sends it, which typed consumers need.
+    Wire,
+}
+
 /// What a mapping's tags say.
 #[derive(Clone, Debug)]
 pub(super) struct Tags {
     pub(super) dead_letter: DeadLetter,
+    pub(super) event_profile: EventProfile,
     pub(super) strict_consumers: bool,
     pub(super) unsigned_header_bytes: bool,
     pub(super) maximum_concurrency: Option<MaximumConcurrency>,
@@ -28,6 +40,7 @@ impl Default for Tags {
     fn default() -> Self {
         Self {
             dead_letter: DeadLetter::Park,
+            event_profile: EventProfile::default(),
             strict_consumers: false,
             unsigned_header_bytes: false,
             maximum_concurrency: None,
@@ -47,6 +60,17 @@ pub(super) fn read(entry: &Entry<'_>) -> Result<Tags, Reported> {
 }
 
 impl Tags {
+    /// Reports what brokers of this kind do not heed. The event's profile is the same for RabbitMQ in both spellings.
+    pub(super) fn suit(&self, engine: Engine, report: impl Fn(&str) -> Reported) -> Result<(), Reported> {
+        const RABBITMQ_ONLY: [&str; 3] = ["esm:dead-letter", "esm:header-bytes", "esm:strict-consumers"];
+        match RABBITMQ_ONLY.into_iter().find(|tag| self.all.contains_key(*tag)) {
+            Some(tag) if engine == Engine::Activemq => {
+                Err(report(&format!("the tag {tag} has no effect: it concerns RabbitMQ only")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn add(&mut self, key: &str, entry: &Entry<'_>) -> Result<(), Reported> {
         let value = entry.text()?;
         match key.strip_prefix(OURS) {
@@ -68,10 +92,12 @@ impl Tags {
             ("header-bytes", "unsigned") => self.unsigned_header_bytes = true,
             ("header-bytes", _) => return Err("must be \"signed\" or \"unsigned\"".into()),
             ("maximum-concurrency", _) => self.maximum_concurrency = Some(concurrency(value)?),
-            ("event-profile", _) => return Err("this build does not act on it yet; remove it".into()),
+            ("event-profile", "documented") => self.event_profile = EventProfile::Documented,
+            ("event-profile", "wire") => self.event_profile = EventProfile::Wire,
+            ("event-profile", _) => return Err("must be \"documented\" or \"wire\"".into()),
             _ => {
-                return Err("is not a known esm: tag; known are esm:dead-letter, esm:header-bytes, \
-                            esm:maximum-concurrency, esm:strict-consumers"
+                return Err("is not a known esm: tag; known are esm:dead-letter, esm:event-profile, \
+                            esm:header-bytes, esm:maximum-concurrency, esm:strict-consumers"
                     .into());
             }
         }

@@ -51,7 +51,7 @@ fn large_prefetch(configured: &ConfiguredMapping) -> Option<Problem> {
 fn short_hold(configured: &ConfiguredMapping) -> Option<Problem> {
     let ConfiguredMapping { mapping, function, broker, .. } = configured;
     let held = mapping.window.duration() + 2 * function.timeout;
-    (held + HOLD_MARGIN >= broker.consumer_timeout).then(|| {
+    (held + HOLD_MARGIN >= broker.consumer_timeout?).then(|| {
         let words = "the broker's consumer timeout leaves no time for a second attempt after one that used the \
                      function's whole timeout; such a batch is handed back to the broker and taken again";
         Problem::new(&configured.key, words)

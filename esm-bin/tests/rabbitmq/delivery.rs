@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::LazyLock, time::Duration};
 
 use esm_rabbitmq::testing::TestBroker;
 
-use crate::{
+use crate::common::{
     function::{Answer, Function},
     service::{Config, Service, wait_for},
 };
@@ -23,7 +23,7 @@ async fn exactly_once_and_in_order(queue_type: &str) {
     let mut publisher = broker.publisher(&virtual_host).await;
     publisher.declare("queue", queue_type).await;
     let function = Function::start().await;
-    let service = Service::start(&Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "")).await;
+    let service = Service::start(&Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "")).await;
 
     publisher.publish("queue", numbered(*MANY)).await;
 
@@ -60,7 +60,7 @@ async fn several_batches_in_flight_lose_and_repeat_nothing() {
     })
     .await;
     let concurrent = "batch_size = 50\nscaling_config = { maximum_concurrency = 8 }";
-    let config = Config::new(&broker, &function.url).mapping(&virtual_host, "queue", concurrent);
+    let config = Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", concurrent);
     let service = Service::start(&config).await;
 
     publisher.publish("queue", numbered(*MANY)).await;
@@ -82,7 +82,7 @@ async fn nothing_is_missing_when_the_broker_is_killed_three_times_on_the_way() {
     publisher.publish("queue", numbered(*MANY)).await;
     drop(publisher);
     let function = Function::start_with(|_| Answer::After(Duration::from_millis(20))).await;
-    let service = Service::start(&Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "")).await;
+    let service = Service::start(&Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "")).await;
 
     for round in 1..=3 {
         let progress = round * *MANY / 5;
@@ -110,7 +110,7 @@ async fn nothing_is_missing_when_the_service_is_killed_on_the_way() {
     publisher.declare("queue", "quorum").await;
     publisher.publish("queue", numbered(*MANY)).await;
     let function = Function::start_with(|_| Answer::After(Duration::from_millis(10))).await;
-    let config = Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "");
+    let config = Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "");
     let mut service = Service::start(&config).await;
 
     for round in 1..=3 {
@@ -142,7 +142,7 @@ async fn a_function_that_fails_three_times_gets_the_same_batch_four_times() {
         Answer::Success
     })
     .await;
-    let config = Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "batch_size = 3");
+    let config = Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "batch_size = 3");
     let service = Service::start(&config).await;
     publisher.publish("queue", ["a", "b", "c", "d"]).await;
 
@@ -178,7 +178,7 @@ async fn a_throttled_batch_is_held_without_counting() {
         Answer::Success
     })
     .await;
-    let service = Service::start(&Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "")).await;
+    let service = Service::start(&Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "")).await;
     publisher.publish("queue", ["a"]).await;
 
     service.metric_becomes("esm_deleted_events_total", &[], 1).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use esm_rabbitmq::testing::{Publisher, TestBroker};
 
-use crate::{
+use crate::common::{
     function::{Answer, Function},
     proxy::Proxy,
     service::{Config, Service, free_port, wait_for},
@@ -32,7 +32,7 @@ impl Bench {
     }
 
     fn config(&self) -> Config {
-        Config::new(&self.broker, &self.function.url).mapping(&self.virtual_host, "neighbour", "")
+        Config::new(&self.broker, &self.function.url).mapping_in(&self.virtual_host, "neighbour", "")
     }
 
     /// The queue is read, and the neighbour never noticed that it was not.
@@ -70,7 +70,7 @@ async fn wrong_login() {
     bench.broker.put_user("visitor", "another").await;
     bench.broker.permit(&bench.virtual_host, "visitor", ".*").await;
     bench.publisher.declare("queue", "classic").await;
-    let config = bench.config().mapping(&bench.virtual_host, "queue", "").by_visitor();
+    let config = bench.config().mapping_in(&bench.virtual_host, "queue", "").by_visitor();
     let service = Service::start(&config).await;
 
     bench.shows(&service, "queue", Some("EVENT_SOURCE_AUTHN_ERROR"), "ACCESS_REFUSED").await;
@@ -85,7 +85,7 @@ async fn wrong_login() {
 async fn missing_virtual_host() {
     let mut bench = Bench::new("missing virtual host").await;
     bench.broker.delete_virtual_host("not yet there").await;
-    let config = bench.config().mapping("not yet there", "queue", "");
+    let config = bench.config().mapping_in("not yet there", "queue", "");
     let service = Service::start(&config).await;
 
     bench.shows(&service, "queue", Some("ESM_CONFIG_NOT_VALID"), "vhost not yet there not found").await;
@@ -99,7 +99,7 @@ async fn missing_virtual_host() {
 #[ignore = "needs a broker"]
 async fn missing_queue() {
     let mut bench = Bench::new("missing queue").await;
-    let config = bench.config().mapping(&bench.virtual_host, "queue", "");
+    let config = bench.config().mapping_in(&bench.virtual_host, "queue", "");
     let service = Service::start(&config).await;
 
     bench.shows(&service, "queue", Some("ESM_CONFIG_NOT_VALID"), "NOT_FOUND - no queue 'queue'").await;
@@ -116,7 +116,7 @@ async fn no_permission() {
     bench.broker.put_user(user, "visitor").await;
     bench.broker.permit(&bench.virtual_host, user, "").await;
     bench.publisher.declare("queue", "classic").await;
-    let mut config = bench.config().mapping(&bench.virtual_host, "queue", "").by_visitor();
+    let mut config = bench.config().mapping_in(&bench.virtual_host, "queue", "").by_visitor();
     config.visitor = user.into();
     let service = Service::start(&config).await;
 
@@ -131,7 +131,7 @@ async fn no_permission() {
 async fn queue_deleted_and_declared_again() {
     let mut bench = Bench::new("queue deleted").await;
     bench.publisher.declare("queue", "classic").await;
-    let config = bench.config().mapping(&bench.virtual_host, "queue", "");
+    let config = bench.config().mapping_in(&bench.virtual_host, "queue", "");
     let service = Service::start(&config).await;
     service.connected("queue").await;
 
@@ -148,7 +148,7 @@ async fn queue_deleted_and_declared_again() {
 async fn stream_queue() {
     let mut bench = Bench::new("stream queue").await;
     bench.publisher.declare("queue", "stream").await;
-    let config = bench.config().mapping(&bench.virtual_host, "queue", "");
+    let config = bench.config().mapping_in(&bench.virtual_host, "queue", "");
     let service = Service::start(&config).await;
     service.connected("queue").await;
     bench.publisher.publish("queue", ["a"]).await;
@@ -162,7 +162,7 @@ async fn stream_queue() {
 async fn connection_closed_by_force() {
     let bench = Bench::new("closed by force").await;
     bench.publisher.declare("queue", "classic").await;
-    let config = bench.config().mapping(&bench.virtual_host, "queue", "");
+    let config = bench.config().mapping_in(&bench.virtual_host, "queue", "");
     bench.publisher.close().await;
     let service = Service::start(&config).await;
     service.connected("queue").await;
@@ -192,7 +192,7 @@ async fn a_delivery_held_longer_than_the_broker_allows() {
         }
         Answer::Success
     });
-    let config = bench.config().mapping(&bench.virtual_host, "queue", "");
+    let config = bench.config().mapping_in(&bench.virtual_host, "queue", "");
     let service = Service::start(&config).await;
     bench.publisher.publish("queue", ["hangs"]).await;
 
@@ -212,7 +212,7 @@ async fn a_broker_that_falls_silent() {
     let mut bench = Bench::new("silent").await;
     let proxy = Proxy::start(0, &bench.broker.url).await;
     bench.publisher.declare("queue", "classic").await;
-    let mut config = Config::new(&bench.broker, &bench.function.url).mapping(&bench.virtual_host, "queue", "");
+    let mut config = Config::new(&bench.broker, &bench.function.url).mapping_in(&bench.virtual_host, "queue", "");
     config.endpoints = vec![format!("amqp://127.0.0.1:{}?heartbeat=2", proxy.port)];
     let service = Service::start(&config).await;
     service.connected("queue").await;
@@ -232,7 +232,7 @@ async fn a_broker_that_refuses_connections_and_a_second_endpoint() {
     let mut bench = Bench::new("refused").await;
     bench.publisher.declare("queue", "classic").await;
     let (closed, later) = (free_port(), free_port());
-    let mut config = Config::new(&bench.broker, &bench.function.url).mapping(&bench.virtual_host, "queue", "");
+    let mut config = Config::new(&bench.broker, &bench.function.url).mapping_in(&bench.virtual_host, "queue", "");
     config.endpoints = vec![format!("amqp://127.0.0.1:{closed}"), format!("amqp://127.0.0.1:{later}")];
     let service = Service::start(&config).await;
 
@@ -252,7 +252,7 @@ async fn tls_that_fails() {
     let mut bench = Bench::new("tls fails").await;
     let proxy = Proxy::start(0, &bench.broker.url).await;
     bench.publisher.declare("queue", "classic").await;
-    let mut config = Config::new(&bench.broker, &bench.function.url).mapping(&bench.virtual_host, "queue", "");
+    let mut config = Config::new(&bench.broker, &bench.function.url).mapping_in(&bench.virtual_host, "queue", "");
     config.endpoints = vec![format!("amqps://localhost:{}", proxy.port)];
     config.broker = format!("tls = {{ ca_file = {:?} }}", bench.broker.ca_file);
     let service = Service::start(&config).await;
@@ -274,7 +274,7 @@ async fn a_function_that_hangs_stops_neither_heartbeats_nor_other_mappings() {
         "hangs" => Answer::After(Duration::from_secs(20)),
         _ => Answer::Success,
     });
-    let mut config = bench.config().mapping(&bench.virtual_host, "queue", "batch_size = 1");
+    let mut config = bench.config().mapping_in(&bench.virtual_host, "queue", "batch_size = 1");
     // The broker would give up after two missed heartbeats.
     config.endpoints = vec![format!("{}?heartbeat=2", bench.broker.url)];
     let service = Service::start(&config).await;

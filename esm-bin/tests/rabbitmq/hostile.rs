@@ -8,7 +8,7 @@ use std::{
 
 use esm_rabbitmq::testing::TestBroker;
 
-use crate::{
+use crate::common::{
     function::Function,
     service::{Config, Service},
 };
@@ -24,7 +24,7 @@ async fn headers_nested_as_deep_as_a_frame_allows_arrive() {
     let publisher = broker.publisher(&virtual_host).await;
     publisher.declare("queue", "classic").await;
     let function = Function::start().await;
-    let service = Service::start(&Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "")).await;
+    let service = Service::start(&Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "")).await;
 
     let mut table = Vec::new();
     for _ in 0..DEEP {
@@ -44,8 +44,11 @@ async fn a_message_id_that_is_not_utf_8_disturbs_only_its_own_mapping() {
     publisher.declare("queue", "classic").await;
     publisher.declare("neighbour", "classic").await;
     let function = Function::start().await;
-    let config =
-        Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "").mapping(&virtual_host, "neighbour", "");
+    let config = Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "").mapping_in(
+        &virtual_host,
+        "neighbour",
+        "",
+    );
     let service = Service::start(&config).await;
     service.connected("queue").await;
     service.connected("neighbour").await;
@@ -83,7 +86,7 @@ async fn an_unreadable_message_drags_no_neighbour_over_the_delivery_limit() {
     publish(&broker, &virtual_host, "queue", MESSAGE_ID, &short(b"\xff\xfe"));
     publisher.publish("queue", after.clone()).await;
     let function = Function::start().await;
-    let service = Service::start(&Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "")).await;
+    let service = Service::start(&Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "")).await;
 
     service.metric_becomes("esm_deleted_events_total", &[], 100).await;
 

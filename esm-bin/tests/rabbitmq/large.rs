@@ -3,7 +3,7 @@
 use amqprs::{BasicProperties, FieldTable};
 use esm_rabbitmq::testing::TestBroker;
 
-use crate::{
+use crate::common::{
     function::Function,
     service::{Config, Service, wait_for},
 };
@@ -19,7 +19,7 @@ async fn a_message_too_large_for_an_event_is_parked_and_the_queue_goes_on() {
     let mut publisher = broker.publisher(&virtual_host).await;
     publisher.declare("queue", "classic").await;
     let function = Function::start().await;
-    let mut service = Service::start(&Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "")).await;
+    let mut service = Service::start(&Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "")).await;
 
     let named = BasicProperties::default().with_message_id("the large one").finish();
     publisher.publish_messages("queue", [(named, vec![b'x'; TOO_LARGE])]).await;
@@ -49,7 +49,7 @@ async fn a_message_too_large_for_an_event_goes_to_the_dead_letter_exchange_if_th
     publisher.declare_with("queue", &to_dead).await;
     let function = Function::start().await;
     let tagged = r#"tags = { "esm:dead-letter" = "broker" }"#;
-    let service = Service::start(&Config::new(&broker, &function.url).mapping(&virtual_host, "queue", tagged)).await;
+    let service = Service::start(&Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", tagged)).await;
 
     publisher.publish("queue", [vec![b'x'; TOO_LARGE], b"after".to_vec()]).await;
 
@@ -68,7 +68,7 @@ async fn a_batch_closes_on_bytes_and_every_event_stays_below_the_limit() {
     publisher.declare("queue", "classic").await;
     let function = Function::start().await;
     let waits = "maximum_batching_window_in_seconds = 300";
-    let service = Service::start(&Config::new(&broker, &function.url).mapping(&virtual_host, "queue", waits)).await;
+    let service = Service::start(&Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", waits)).await;
 
     // Four fit below 6 MiB as base64, a fifth does not.
     publisher.publish("queue", vec![vec![b'x'; 1_100 * 1024]; 5]).await;
@@ -89,8 +89,11 @@ async fn a_message_with_100_kb_of_headers_arrives_and_disturbs_nobody() {
     publisher.declare("queue", "classic").await;
     publisher.declare("neighbour", "classic").await;
     let function = Function::start().await;
-    let config =
-        Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "").mapping(&virtual_host, "neighbour", "");
+    let config = Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "").mapping_in(
+        &virtual_host,
+        "neighbour",
+        "",
+    );
     let service = Service::start(&config).await;
 
     let mut headers = FieldTable::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use esm_rabbitmq::testing::TestBroker;
 use tokio::time::Instant;
 
-use crate::{
+use crate::common::{
     function::{Answer, Function},
     service::{Config, Service, wait_for},
 };
@@ -18,7 +18,7 @@ async fn on_sigterm_running_invocations_end_and_the_rest_goes_back() {
     let mut publisher = broker.publisher(&virtual_host).await;
     publisher.declare("queue", "classic").await;
     let function = Function::start_with(|_| Answer::After(Duration::from_secs(3))).await;
-    let config = Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "batch_size = 2");
+    let config = Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "batch_size = 2");
     let mut service = Service::start(&config).await;
     publisher.publish("queue", ["a", "b", "c", "d", "e"]).await;
     wait_for("an invocation", || (!function.calls().is_empty()).then_some(())).await;
@@ -43,7 +43,7 @@ async fn a_second_signal_ends_at_once_and_loses_nothing() {
     let mut publisher = broker.publisher(&virtual_host).await;
     publisher.declare("queue", "classic").await;
     let function = Function::start_with(|_| Answer::After(Duration::from_secs(50))).await;
-    let config = Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "");
+    let config = Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "");
     let mut service = Service::start(&config).await;
     publisher.publish("queue", ["a"]).await;
     wait_for("an invocation", || (!function.calls().is_empty()).then_some(())).await;

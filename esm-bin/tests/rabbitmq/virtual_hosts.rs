@@ -2,7 +2,7 @@
 
 use esm_rabbitmq::testing::TestBroker;
 
-use crate::{
+use crate::common::{
     function::Function,
     service::{Config, Service},
 };
@@ -15,7 +15,7 @@ async fn reads_from(virtual_host: &str) {
     let mut publisher = broker.publisher(virtual_host).await;
     publisher.declare("spelling", "classic").await;
     let function = Function::start().await;
-    let service = Service::start(&Config::new(&broker, &function.url).mapping(virtual_host, "spelling", "")).await;
+    let service = Service::start(&Config::new(&broker, &function.url).mapping_in(virtual_host, "spelling", "")).await;
     publisher.publish("spelling", ["a"]).await;
     service.metric_becomes("esm_deleted_events_total", &[], 1).await;
     let calls = function.calls();
@@ -49,7 +49,7 @@ async fn tls_with_an_own_authority_and_a_client_certificate() {
     let mut publisher = broker.publisher(&virtual_host).await;
     publisher.declare("queue", "classic").await;
     let function = Function::start().await;
-    let mut config = Config::new(&broker, &function.url).mapping(&virtual_host, "queue", "");
+    let mut config = Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "");
     config.endpoints = vec![broker.tls_url.clone()];
     config.broker = format!(
         "tls = {{ ca_file = {:?}, cert_file = {:?}, key_file = {:?} }}",
@@ -71,7 +71,7 @@ async fn mappings_share_a_connection_and_are_told_apart_by_their_uuid() {
     for number in 0..10 {
         let queue = format!("queue-{number}");
         publisher.declare(&queue, "classic").await;
-        config = config.mapping(&virtual_host, &queue, "");
+        config = config.mapping_in(&virtual_host, &queue, "");
     }
     publisher.close().await;
     let service = Service::start(&config).await;

@@ -1,9 +1,6 @@
 //! A function that answers as a test tells it to.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tokio::{
@@ -29,17 +26,30 @@ pub struct Invocation {
     pub ids: Vec<String>,
 }
 
-/// Answers with scripted outcomes, then with success; reports each invocation when it begins.
+/// What a function says to records with these ids, and how long that takes it.
+type Answer = dyn FnMut(&[String]) -> (Duration, Outcome) + Send;
+
+/// Answers as a test tells it to; reports each invocation when it begins.
 pub struct ScriptedFunction {
-    script: Mutex<VecDeque<(Duration, Outcome)>>,
+    answer: Mutex<Box<Answer>>,
     invocations: mpsc::Sender<Invocation>,
 }
 
 impl ScriptedFunction {
-    /// A function that answers so, in order, each after its delay, and what it is invoked with.
-    pub fn new(script: impl IntoIterator<Item = (Duration, Outcome)>) -> (Arc<Self>, mpsc::Receiver<Invocation>) {
+    /// A function that answers so, in order, each after its delay, then with success; and what it is invoked with.
+    pub fn new(
+        script: impl IntoIterator<Item = (Duration, Outcome), IntoIter: Send + 'static>,
+    ) -> (Arc<Self>, mpsc::Receiver<Invocation>) {
+        let mut script = script.into_iter();
+        Self::answering(move |_| script.next().unwrap_or((Duration::ZERO, Outcome::Success)))
+    }
+
+    /// A function whose answer depends on the ids of the records, and what it is invoked with.
+    pub fn answering(
+        answer: impl FnMut(&[String]) -> (Duration, Outcome) + Send + 'static,
+    ) -> (Arc<Self>, mpsc::Receiver<Invocation>) {
         let (invocations, receiver) = mpsc::channel(1_000);
-        (Arc::new(Self { script: Mutex::new(script.into_iter().collect()), invocations }), receiver)
+        (Arc::new(Self { answer: Mutex::new(Box::new(answer)), invocations }), receiver)
     }
 
     /// As a function without reserved concurrency and with a minute's timeout.
@@ -52,12 +62,11 @@ impl ScriptedFunction {
 impl Invoke for ScriptedFunction {
     async fn invoke(&self, event: Event) -> Outcome {
         let event = String::from_utf8(event.to_bytes().to_vec()).expect("events are UTF-8");
-        let ids =
+        let ids: Vec<_> =
             event.split(r#""id":""#).skip(1).filter_map(|rest| rest.split('"').next()).map(String::from).collect();
-        let invocation = Invocation { at: Instant::now(), event, ids };
+        let invocation = Invocation { at: Instant::now(), event, ids: ids.clone() };
         self.invocations.send(invocation).await.expect("the test listens");
-        let next = self.script.lock().expect("not poisoned").pop_front();
-        let (delay, outcome) = next.unwrap_or((Duration::ZERO, Outcome::Success));
+        let (delay, outcome) = (self.answer.lock().expect("not poisoned"))(&ids);
         sleep(delay).await;
         outcome
     }

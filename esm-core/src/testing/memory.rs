@@ -14,7 +14,11 @@ use tokio::{
 use super::record;
 use crate::{
     event::Envelope,
-    source::{Connect, Consumer, Delivery, Disposition, Receipt, Session, SourceError, Terms},
+    metrics::DropReason,
+    source::{
+        Arrival, Connect, Consumer, DeadLettered, Delivery, Disposition, Group, Receipt, Session, SourceError, Terms,
+        Unusable,
+    },
 };
 
 /// A queue with one consumer at a time. Clones are the same queue.
@@ -23,10 +27,21 @@ pub struct MemoryQueue(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
+    published: u64,
     ready: VecDeque<Message>,
     refusals: VecDeque<SourceError>,
-    dead_letters: Vec<String>,
+    /// What settling fails with.
+    unheard: VecDeque<SourceError>,
+    /// Ids and causes.
+    dead_letters: Vec<(String, String)>,
     acked: Vec<String>,
+    expired: Vec<String>,
+    /// Ids, and whether they were tried.
+    returned: Vec<(String, bool)>,
+    /// The prefetch can be changed, message ids are unique: as with ActiveMQ.
+    is_modern: bool,
+    /// Dead-lettering would destroy messages.
+    destroys_dead_letters: bool,
     hold_limit: Option<Duration>,
     session: Option<Open>,
     sessions: u64,
@@ -38,17 +53,45 @@ struct Open {
     alone: bool,
     next_receipt: u64,
     unsettled: BTreeMap<u64, Message>,
-    deliveries: Option<mpsc::Sender<Delivery>>,
+    deliveries: Option<mpsc::Sender<Arrival>>,
     lost: oneshot::Sender<SourceError>,
     trouble: watch::Sender<Option<SourceError>>,
 }
 
 #[derive(Clone)]
 struct Message {
+    /// Its place in the queue.
+    number: u64,
     id: String,
     padding: usize,
     redelivered: bool,
     time_to_live: Option<Duration>,
+    group: Option<Group>,
+    /// Why no record can be made of it.
+    flaw: Option<DropReason>,
+}
+
+impl Message {
+    fn new(id: String) -> Self {
+        Self { number: 0, id, padding: 0, redelivered: false, time_to_live: None, group: None, flaw: None }
+    }
+
+    fn arrival(&self, receipt: Receipt) -> Arrival {
+        if let Some(reason) = self.flaw {
+            let cause = "no record can be made of it".into();
+            return Arrival::Unusable(Unusable { receipt, message_id: Some(self.id.clone()), size: 1, reason, cause });
+        }
+        let received_at = Instant::now();
+        Arrival::Delivery(Delivery {
+            record: record(&self.id, self.redelivered, self.padding),
+            receipt,
+            received_at,
+            expires_at: self.time_to_live.map(|time| received_at + time),
+            sent_at: None,
+            group: self.group.clone(),
+            failed: 0,
+        })
+    }
 }
 
 impl MemoryQueue {
@@ -69,16 +112,49 @@ impl MemoryQueue {
         padding: usize,
         time_to_live: Option<Duration>,
     ) {
+        self.publish_all(ids.into_iter().map(|id| Message { padding, time_to_live, ..Message::new(id.to_string()) }));
+    }
+
+    /// Publishes messages of a group, with padding.
+    pub fn publish_group<I: ToString>(&self, group: &str, ids: impl IntoIterator<Item = I>, padding: usize) {
+        let group = Some(Group(group.into()));
+        let message = |id: I| Message { group: group.clone(), padding, ..Message::new(id.to_string()) };
+        self.publish_all(ids.into_iter().map(message));
+    }
+
+    /// Publishes a message of which no record can be made.
+    pub fn publish_unusable(&self, id: &str, reason: DropReason) {
+        self.publish_all([Message { flaw: Some(reason), ..Message::new(id.into()) }]);
+    }
+
+    fn publish_all(&self, messages: impl IntoIterator<Item = Message>) {
         let mut inner = self.lock();
-        let messages =
-            ids.into_iter().map(|id| Message { id: id.to_string(), padding, redelivered: false, time_to_live });
-        inner.ready.extend(messages);
+        for message in messages {
+            inner.published += 1;
+            let number = inner.published;
+            inner.ready.push_back(Message { number, ..message });
+        }
         inner.lend();
+    }
+
+    /// Its sessions can change their prefetch and know messages again, as those of ActiveMQ do.
+    pub fn be_modern(&self) {
+        self.lock().is_modern = true;
+    }
+
+    /// It has no dead-letter target.
+    pub fn destroy_dead_letters(&self) {
+        self.lock().destroys_dead_letters = true;
     }
 
     /// The next attempts to connect fail so.
     pub fn refuse(&self, errors: impl IntoIterator<Item = SourceError>) {
         self.lock().refusals.extend(errors);
+    }
+
+    /// The next attempts to settle fail so, and settle nothing.
+    pub fn refuse_to_settle(&self, errors: impl IntoIterator<Item = SourceError>) {
+        self.lock().unheard.extend(errors);
     }
 
     /// Sessions opened from now on have this limit.
@@ -109,12 +185,34 @@ impl MemoryQueue {
 
     /// The ids dead-lettered so far.
     pub fn dead_letters(&self) -> Vec<String> {
-        self.lock().dead_letters.clone()
+        self.lock().dead_letters.iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Why they were dead-lettered.
+    pub fn causes(&self) -> Vec<String> {
+        self.lock().dead_letters.iter().map(|(_, cause)| cause.clone()).collect()
+    }
+
+    /// The ids that were given back because they have expired.
+    pub fn expired(&self) -> Vec<String> {
+        self.lock().expired.clone()
+    }
+
+    /// The ids that were given back, and whether they were tried.
+    pub fn returned(&self) -> Vec<(String, bool)> {
+        self.lock().returned.clone()
     }
 
     /// The ids that wait in the queue.
     pub fn ready(&self) -> Vec<String> {
         self.lock().ready.iter().map(|message| message.id.clone()).collect()
+    }
+
+    /// Whether the message is still there, lent or not.
+    pub fn holds(&self, id: &str) -> bool {
+        let inner = self.lock();
+        let lent = inner.session.iter().flat_map(|session| session.unsettled.values());
+        lent.chain(&inner.ready).any(|message| message.id == id)
     }
 
     /// How many messages are lent now.
@@ -150,16 +248,9 @@ impl Inner {
         while session.unsettled.len() < session.prefetch {
             let Some(message) = self.ready.pop_front() else { return };
             session.next_receipt += 1;
-            let received_at = Instant::now();
-            let delivery = Delivery {
-                record: record(&message.id, message.redelivered, message.padding),
-                receipt: Receipt(session.next_receipt),
-                received_at,
-                expires_at: message.time_to_live.map(|time| received_at + time),
-                sent_at: None,
-            };
+            let arrival = message.arrival(Receipt(session.next_receipt));
             session.unsettled.insert(session.next_receipt, message);
-            deliveries.try_send(delivery).expect("the channel holds the prefetch");
+            deliveries.try_send(arrival).expect("the channel holds the prefetch");
         }
     }
 
@@ -167,27 +258,51 @@ impl Inner {
     fn take_back(&mut self) -> Option<Open> {
         let mut session = self.session.take()?;
         for (_, message) in std::mem::take(&mut session.unsettled).into_iter().rev() {
-            self.ready.push_front(Message { redelivered: true, ..message });
+            self.take_again(message);
         }
         Some(session)
     }
 
+    /// Puts a message where it was in the queue.
+    fn take_again(&mut self, message: Message) {
+        let at = self.ready.partition_point(|other| other.number < message.number);
+        self.ready.insert(at, Message { redelivered: true, ..message });
+    }
+
+    fn session(&mut self, number: u64) -> Result<&mut Open, SourceError> {
+        self.session.as_mut().filter(|session| session.number == number).ok_or_else(gone)
+    }
+
     fn settle(&mut self, number: u64, receipts: &[Receipt], how: Disposition) -> Result<(), SourceError> {
-        let session = self.session.as_mut().filter(|session| session.number == number).ok_or_else(gone)?;
-        let mut returned = Vec::new();
+        if let Some(error) = self.unheard.pop_front() {
+            return Err(error);
+        }
         for receipt in receipts {
-            let message = session.unsettled.remove(&receipt.0).expect("a receipt is settled once");
+            let message = self.session(number)?.unsettled.remove(&receipt.0).expect("a receipt is settled once");
             match how {
                 Disposition::Ack => self.acked.push(message.id),
-                Disposition::DeadLetter => self.dead_letters.push(message.id),
-                Disposition::Return => returned.push(Message { redelivered: true, ..message }),
+                Disposition::Expire => self.expired.push(message.id),
+                Disposition::Return { tried } => {
+                    self.returned.push((message.id.clone(), tried));
+                    self.take_again(message);
+                }
             }
-        }
-        for message in returned.into_iter().rev() {
-            self.ready.push_front(message);
         }
         self.lend();
         Ok(())
+    }
+
+    fn dead_letter(&mut self, number: u64, receipt: Receipt, cause: &str) -> Result<DeadLettered, SourceError> {
+        if let Some(error) = self.unheard.pop_front() {
+            return Err(error);
+        }
+        if self.destroys_dead_letters {
+            return Ok(DeadLettered::NoTarget { why: "it would be destroyed".into() });
+        }
+        let message = self.session(number)?.unsettled.remove(&receipt.0).expect("a receipt is settled once");
+        self.dead_letters.push((message.id, cause.into()));
+        self.lend();
+        Ok(DeadLettered::Taken)
     }
 }
 
@@ -209,7 +324,7 @@ impl Connect for MemoryQueue {
         inner.take_back();
         inner.sessions += 1;
         let number = inner.sessions;
-        let (sender, deliveries) = mpsc::channel(prefetch as usize);
+        let (sender, deliveries) = mpsc::channel(if inner.is_modern { 65_535 } else { prefetch as usize });
         let (lost_sender, lost) = oneshot::channel();
         let (trouble_sender, trouble) = watch::channel(None);
         inner.session = Some(Open {
@@ -231,6 +346,7 @@ impl Connect for MemoryQueue {
             envelope: Envelope::new("[", "]"),
             prefetch,
             hold_limit: inner.hold_limit,
+            unique_ids: inner.is_modern,
         })
     }
 }
@@ -244,6 +360,20 @@ struct MemoryConsumer {
 impl Consumer for MemoryConsumer {
     async fn settle(&self, receipts: &[Receipt], how: Disposition) -> Result<(), SourceError> {
         self.queue.lock().settle(self.number, receipts, how)
+    }
+
+    async fn dead_letter(&self, receipt: Receipt, cause: &str) -> Result<DeadLettered, SourceError> {
+        self.queue.lock().dead_letter(self.number, receipt, cause)
+    }
+
+    async fn set_prefetch(&self, prefetch: u32) -> Result<bool, SourceError> {
+        let mut inner = self.queue.lock();
+        let is_modern = inner.is_modern;
+        if is_modern {
+            inner.session(self.number)?.prefetch = prefetch as usize;
+            inner.lend();
+        }
+        Ok(is_modern)
     }
 
     async fn cancel(&self) -> Result<(), SourceError> {

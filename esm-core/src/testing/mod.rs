@@ -19,7 +19,7 @@ pub use source_suite::{
 
 use crate::{
     event::{Envelope, Event, Record},
-    mapping::{BatchSize, BatchingWindow, DeadLetter, Mapping, MaximumConcurrency},
+    mapping::{BatchSize, BatchingWindow, DeadLetter, Mapping, MaximumConcurrency, RedeliveryPolicy},
     source::{Delivery, Receipt},
 };
 
@@ -33,6 +33,7 @@ pub fn mapping() -> Mapping {
         batch_size: BatchSize::default(),
         window: BatchingWindow::default(),
         maximum_concurrency: MaximumConcurrency::ONE,
+        redelivery: RedeliveryPolicy::RABBITMQ,
         dead_letter: DeadLetter::Park,
     }
 }
@@ -67,5 +68,7 @@ pub fn delivery(receipt: u64, size: usize) -> Delivery {
         received_at: Instant::now(),
         expires_at: None,
         sent_at: None,
+        group: None,
+        failed: 0,
     }
 }

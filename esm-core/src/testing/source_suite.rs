@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::time::{Duration, timeout};
 
-use crate::source::{Connect, Delivery, Disposition, Receipt, Session, Terms};
+use crate::source::{Arrival, Connect, DeadLettered, Delivery, Disposition, Receipt, Session, Terms};
 
 /// Long enough for a real broker on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,6 +20,11 @@ pub trait QueueUnderTest: Send + Sync {
 
     /// Publishes messages with these message ids, and returns when the broker has them.
     async fn publish(&self, ids: &[&str]);
+
+    /// Which of the published ids belongs to the message with this one; another where the broker gives them out.
+    fn published_as(&self, message_id: &str) -> String {
+        message_id.to_owned()
+    }
 
     /// Breaks the connections that are open.
     async fn break_connections(&self);
@@ -37,9 +42,9 @@ pub async fn settled_deliveries_never_come_again(queue: &dyn QueueUnderTest) {
 
     let mut session = connect(queue, 10).await;
     let again = receive(&mut session, 2).await;
-    assert_eq!(ids(&again), ["2", "4"]);
+    assert_eq!(ids(queue, &again), ["2", "4"]);
     queue.publish(&["5"]).await;
-    assert_eq!(ids(&receive(&mut session, 1).await), ["5"], "nothing comes twice");
+    assert_eq!(ids(queue, &receive(&mut session, 1).await), ["5"], "nothing comes twice");
 }
 
 /// What a lost session did not settle comes again, marked as redelivered, and the loss is said.
@@ -56,7 +61,7 @@ pub async fn unsettled_deliveries_come_again_after_a_loss(queue: &dyn QueueUnder
 
     let mut session = connect(queue, 10).await;
     let again = receive(&mut session, 2).await;
-    assert_eq!(ids(&again), ["1", "2"]);
+    assert_eq!(ids(queue, &again), ["1", "2"]);
     assert!(again.iter().all(|delivery| delivery.record.is_redelivered()));
 }
 
@@ -69,7 +74,7 @@ pub async fn deliveries_keep_the_queues_order(queue: &dyn QueueUnderTest) {
     let mut received = Vec::new();
     while received.len() < published.len() {
         let deliveries = receive(&mut session, 25).await;
-        received.extend(ids(&deliveries));
+        received.extend(ids(queue, &deliveries));
         let receipts: Vec<_> = deliveries.iter().map(|delivery| delivery.receipt).collect();
         settle(&session, &receipts, Disposition::Ack).await;
     }
@@ -86,16 +91,16 @@ pub async fn drained_deliveries_come_again(queue: &dyn QueueUnderTest) {
 
     session.consumer.cancel().await.expect("the consumer is cancelled");
     let mut untried = Vec::new();
-    while let Some(delivery) = timeout(PATIENCE, session.deliveries.recv()).await.expect("the channel ends") {
-        untried.push(delivery.receipt);
+    while let Some(arrival) = timeout(PATIENCE, session.deliveries.recv()).await.expect("the channel ends") {
+        untried.push(delivery(arrival).receipt);
     }
-    settle(&session, &untried, Disposition::Return).await;
+    settle(&session, &untried, Disposition::Return { tried: false }).await;
     settle(&session, &[first[0].receipt], Disposition::Ack).await;
     session.consumer.close().await;
     drop(session);
 
     let mut session = connect(queue, 10).await;
-    let mut again = ids(&receive(&mut session, 2).await);
+    let mut again = ids(queue, &receive(&mut session, 2).await);
     again.sort_unstable();
     assert_eq!(again, ["2", "3"]);
 }
@@ -109,7 +114,7 @@ pub async fn no_more_than_the_prefetch_is_lent(queue: &dyn QueueUnderTest) {
     assert!(more.is_err(), "a third delivery came before anything was settled");
 
     settle(&session, &[lent[0].receipt], Disposition::Ack).await;
-    assert_eq!(ids(&receive(&mut session, 1).await), ["3"]);
+    assert_eq!(ids(queue, &receive(&mut session, 1).await), ["3"]);
 }
 
 /// What was dead-lettered does not come again.
@@ -117,12 +122,13 @@ pub async fn dead_lettered_deliveries_never_come_again(queue: &dyn QueueUnderTes
     queue.publish(&["1", "2"]).await;
     let mut session = connect(queue, 10).await;
     let deliveries = receive(&mut session, 2).await;
-    settle(&session, &[deliveries[0].receipt], Disposition::DeadLetter).await;
+    let dead_lettered = session.consumer.dead_letter(deliveries[0].receipt, "the suite asks for it").await;
+    assert_eq!(dead_lettered, Ok(DeadLettered::Taken));
     session.consumer.close().await;
     drop(session);
 
     let mut session = connect(queue, 10).await;
-    assert_eq!(ids(&receive(&mut session, 1).await), ["2"]);
+    assert_eq!(ids(queue, &receive(&mut session, 1).await), ["2"]);
 }
 
 async fn connect(queue: &dyn QueueUnderTest, prefetch: u32) -> Session {
@@ -135,16 +141,23 @@ async fn connect(queue: &dyn QueueUnderTest, prefetch: u32) -> Session {
 async fn receive(session: &mut Session, count: usize) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     while deliveries.len() < count {
-        let delivery = timeout(PATIENCE, session.deliveries.recv()).await;
-        deliveries.push(delivery.expect("a delivery arrives in time").expect("the session is open"));
+        let arrival = timeout(PATIENCE, session.deliveries.recv()).await;
+        deliveries.push(delivery(arrival.expect("a delivery arrives in time").expect("the session is open")));
     }
     deliveries
+}
+
+fn delivery(arrival: Arrival) -> Delivery {
+    match arrival {
+        Arrival::Delivery(delivery) => delivery,
+        Arrival::Unusable(unusable) => panic!("no record could be made: {}", unusable.cause),
+    }
 }
 
 async fn settle(session: &Session, receipts: &[Receipt], how: Disposition) {
     session.consumer.settle(receipts, how).await.expect("is settled");
 }
 
-fn ids(deliveries: &[Delivery]) -> Vec<String> {
-    deliveries.iter().map(|delivery| delivery.record.message_id().expect("has an id").to_owned()).collect()
+fn ids(queue: &dyn QueueUnderTest, deliveries: &[Delivery]) -> Vec<String> {
+    deliveries.iter().map(|delivery| queue.published_as(delivery.record.message_id().expect("has an id"))).collect()
 }

@@ -24,18 +24,19 @@ pub(super) struct Job<'a> {
 /// No measurement takes longer.
 pub(super) const LIMIT: Duration = Duration::from_mins(10);
 
-pub(super) fn lapin_arguments(lab: &Lab, job: &Job) -> Vec<String> {
-    let url = format!("--url=amqp://guest:guest@127.0.0.1:{}/%2f", lab.node.amqp_port());
-    [vec![url], options(job)].concat()
+pub(super) fn lapin_arguments(lab: &Lab, job: &Job) -> Result<Vec<String>> {
+    let url = format!("--url=amqp://guest:guest@127.0.0.1:{}/%2f", lab.node.rabbitmq()?.amqp_port());
+    Ok([vec![url], options(job)].concat())
 }
 
-pub(super) fn amqprs_arguments(lab: &Lab, job: &Job) -> Vec<String> {
-    [vec![format!("--port={}", lab.node.amqp_port())], options(job)].concat()
+pub(super) fn amqprs_arguments(lab: &Lab, job: &Job) -> Result<Vec<String>> {
+    Ok([vec![format!("--port={}", lab.node.rabbitmq()?.amqp_port())], options(job)].concat())
 }
 
-pub(super) fn librabbitmq_arguments(lab: &Lab, job: &Job) -> Vec<String> {
+pub(super) fn librabbitmq_arguments(lab: &Lab, job: &Job) -> Result<Vec<String>> {
     let Job { queue, count, prefetch } = job;
-    vec![lab.node.amqp_port().to_string(), (*queue).to_owned(), count.to_string(), prefetch.to_string()]
+    let port = lab.node.rabbitmq()?.amqp_port();
+    Ok(vec![port.to_string(), (*queue).to_owned(), count.to_string(), prefetch.to_string()])
 }
 
 fn options(job: &Job) -> Vec<String> {

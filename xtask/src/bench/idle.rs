@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::lab::{Lab, verdict};
+use super::rabbitmq;
+use crate::brokers::Kind;
 use crate::http;
 use crate::services::{self, Esm, Function};
 
@@ -14,10 +16,10 @@ const MAPPINGS: usize = 100;
 const OBSERVED: Duration = Duration::from_secs(10);
 
 pub(super) fn run() -> Result<()> {
-    let lab = Lab::open()?;
+    let lab = Lab::open(Kind::Rabbitmq)?;
     let queues: Vec<String> = (1..=MAPPINGS).map(|number| format!("idle-{number}")).collect();
     for queue in &queues {
-        lab.publish(queue, &["--declare", "classic", "--count", "0"])?;
+        rabbitmq::publish(&lab, queue, &["--declare", "classic", "--count", "0"])?;
     }
     let function = Function::start(&lab.programs, &["--quiet"], &lab.interrupt)?;
     let mappings: Vec<String> = queues.iter().map(|queue| services::mapping(queue, "")).collect();
@@ -43,6 +45,6 @@ pub(super) fn run() -> Result<()> {
 
 /// As the broker counts them.
 fn connections(lab: &Lab) -> Result<f64> {
-    let page: Value = serde_json::from_str(&http::get(lab.node.management_port(), "/api/connections")?)?;
+    let page: Value = serde_json::from_str(&http::get(lab.node.rabbitmq()?.management_port(), "/api/connections")?)?;
     Ok(page.as_array().context("the broker lists no connections")?.len() as f64)
 }

@@ -5,7 +5,9 @@ use anyhow::Result;
 
 use super::consumers::{self, Consumer, Job};
 use super::lab::{Lab, median, verdict};
+use super::rabbitmq;
 use super::throughput::wait_until_deleted;
+use crate::brokers::Kind;
 use crate::services::{self, Esm, Function};
 
 const FEW: u64 = 5_000;
@@ -14,7 +16,7 @@ const ROUNDS: usize = 3;
 
 pub(super) fn run() -> Result<()> {
     crate::packages::ensure(&crate::packages::BENCH)?;
-    let lab = Lab::open()?;
+    let lab = Lab::open(Kind::Rabbitmq)?;
     let mut of_esm = Vec::new();
     let mut of_lapin = Vec::new();
     for round in 1..=ROUNDS {
@@ -35,20 +37,20 @@ fn per_message(measure: impl Fn(u64) -> Result<f64>) -> Result<f64> {
 
 fn lapin(lab: &Lab, count: u64) -> Result<f64> {
     let queue = "instructions-lapin";
-    lab.fill(queue, count)?;
+    rabbitmq::fill(lab, queue, count)?;
     let report = lab.file("callgrind.log")?;
     let mut command = consumers::under_callgrind(&lab.programs.example("consume_lapin"), &report)?;
-    command.args(consumers::lapin_arguments(lab, &Job { queue, count, prefetch: 1_000 }));
+    command.args(consumers::lapin_arguments(lab, &Job { queue, count, prefetch: 1_000 })?);
     let mut consumer = Consumer::start(lab, command)?;
     consumer.wait_until_done(lab)?;
     consumer.running.release()?;
-    lab.remove(queue)?;
+    rabbitmq::remove(lab, queue)?;
     consumers::instructions(&report)
 }
 
 fn esm(lab: &Lab, count: u64) -> Result<f64> {
     let queue = "instructions-esm";
-    lab.fill(queue, count)?;
+    rabbitmq::fill(lab, queue, count)?;
     let report = lab.file("callgrind.log")?;
     let function = Function::start(&lab.programs, &["--quiet"], &lab.interrupt)?;
     let mapping = services::mapping(queue, "batch_size = 100\nscaling_config = { maximum_concurrency = 9 }\n");
@@ -56,6 +58,6 @@ fn esm(lab: &Lab, count: u64) -> Result<f64> {
     let mut esm = Esm::start_with(command, lab.folder(), &lab.configuration(&function.url(), &[mapping]))?;
     wait_until_deleted(lab, &mut esm, &function, count)?;
     esm.stop()?;
-    lab.remove(queue)?;
+    rabbitmq::remove(lab, queue)?;
     consumers::instructions(&report)
 }

@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tempfile::TempDir;
 
-use crate::brokers::PrivateNode;
-use crate::http;
+use crate::brokers::{Kind, PrivateNode, Settings};
 use crate::interrupt::Interrupt;
 use crate::packages;
-use crate::services::{self, Programs};
+use crate::services::{Configuration, Programs};
 
 pub(super) struct Lab {
     // Fields are dropped in this order: the node before its folder, the signals last.
@@ -21,12 +20,12 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    pub(super) fn open() -> Result<Self> {
-        packages::ensure(&packages::RABBITMQ)?;
+    pub(super) fn open(kind: Kind) -> Result<Self> {
+        packages::ensure(kind.packages())?;
         let programs = Programs::build("release", &["--release"])?;
         let interrupt = Interrupt::hold()?;
         let folder = tempfile::Builder::new().prefix("esm-bench-").tempdir()?;
-        let node = PrivateNode::up(&folder.path().join("rabbitmq"))?;
+        let node = PrivateNode::up(&folder.path().join(kind.name()), Settings::to_measure(kind))?;
         Ok(Self { node, folder, programs, interrupt })
     }
 
@@ -41,22 +40,8 @@ impl Lab {
         Ok(path)
     }
 
-    /// A quorum queue full of messages of 1 KiB with four headers.
-    pub(super) fn fill(&self, queue: &str, count: u64) -> Result<()> {
-        let count = count.to_string();
-        self.publish(queue, &["--declare", "quorum", "--count", &count, "--body-bytes", "1024", "--headers", "4"])
-    }
-
-    pub(super) fn publish(&self, queue: &str, options: &[&str]) -> Result<()> {
-        services::publish(&self.programs, self.node.amqp_port(), queue, options)
-    }
-
-    pub(super) fn remove(&self, queue: &str) -> Result<()> {
-        http::delete(self.node.management_port(), &format!("/api/queues/%2F/{queue}"))
-    }
-
-    pub(super) fn configuration(&self, function_url: &str, mappings: &[String]) -> String {
-        services::configuration(self.node.amqp_port(), function_url, mappings)
+    pub(super) fn configuration(&self, function_url: &str, mappings: &[String]) -> Configuration {
+        Configuration::new(&self.node.source(), function_url, mappings)
     }
 }
 
@@ -73,8 +58,18 @@ pub(super) fn median(mut values: Vec<f64>) -> f64 {
 
 /// A line that says whether an aim was met.
 pub(super) fn verdict(what: &str, value: f64, most: f64, unit: &str) {
-    let word = if value <= most { "met" } else { "MISSED" };
+    let word = met(value <= most);
     println!("{word}: {what}: {value:.2}{unit}, at most {most}{unit}");
+}
+
+/// The same for a value that should be large.
+pub(super) fn verdict_at_least(what: &str, value: f64, least: f64, unit: &str) {
+    let word = met(value >= least);
+    println!("{word}: {what}: {value:.2}{unit}, at least {least:.2}{unit}");
+}
+
+fn met(is_met: bool) -> &'static str {
+    if is_met { "met" } else { "MISSED" }
 }
 
 #[cfg(test)]

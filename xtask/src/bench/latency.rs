@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::consumers::{self, Consumer, Job};
 use super::lab::{Lab, median, verdict};
+use super::rabbitmq;
 use super::throughput::wait_until_deleted;
+use crate::brokers::Kind;
 use crate::process;
 use crate::services::{self, Esm, Function};
 
@@ -19,8 +21,8 @@ const ROUNDS: usize = 3;
 const RATE: &str = "1000";
 
 pub(super) fn run() -> Result<()> {
-    let lab = Lab::open()?;
-    lab.publish(QUEUE, &["--declare", "quorum", "--count", "0"])?;
+    let lab = Lab::open(Kind::Rabbitmq)?;
+    rabbitmq::publish(&lab, QUEUE, &["--declare", "quorum", "--count", "0"])?;
     let mut to_bare = Vec::new();
     let mut to_esm = Vec::new();
     for round in 1..=ROUNDS {
@@ -56,12 +58,12 @@ fn median_of(rounds: &[Latency], value: impl Fn(&Latency) -> f64) -> f64 {
 fn publish(lab: &Lab) -> Result<()> {
     // Whoever reads has begun by then.
     thread::sleep(Duration::from_secs(1));
-    lab.publish(QUEUE, &["--count", &MESSAGES.to_string(), "--rate", RATE, "--body-time"])
+    rabbitmq::publish(lab, QUEUE, &["--count", &MESSAGES.to_string(), "--rate", RATE, "--body-time"])
 }
 
 fn to_bare_consumer(lab: &Lab) -> Result<Latency> {
     let mut command = process::attached(&lab.programs.example("consume_lapin"))?;
-    command.args(consumers::lapin_arguments(lab, &Job { queue: QUEUE, count: MESSAGES, prefetch: 1_000 }));
+    command.args(consumers::lapin_arguments(lab, &Job { queue: QUEUE, count: MESSAGES, prefetch: 1_000 })?);
     command.arg("--latency");
     let mut consumer = Consumer::start(lab, command)?;
     publish(lab)?;

@@ -1,15 +1,15 @@
-//! `bench rabbitmq`: the whole line from a full quorum queue, beside consumers that only read and acknowledge.
+//! What measurements of a full queue have in common: contenders that take turns, and what each of them costs.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use super::consumers::{self, Consumer, Job, LIMIT};
-use super::lab::{Lab, median, verdict};
+use super::consumers::{Consumer, Job, LIMIT};
+use super::lab::{Lab, median};
 use crate::process::{self, Process};
 use crate::services::{self, Esm, Function};
 use crate::wait;
@@ -18,97 +18,63 @@ use crate::wait;
 pub(crate) struct Arguments {
     /// Messages in the queue before each run
     #[arg(long, default_value_t = 100_000)]
-    messages: u64,
+    pub(super) messages: u64,
     #[arg(long, default_value_t = 5)]
-    rounds: usize,
+    pub(super) rounds: usize,
 }
 
 /// After a queue was filled the broker still writes for a moment, which should not count.
 const SETTLE: Duration = Duration::from_secs(2);
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Contender {
-    Esm,
-    EsmInOrder,
-    Lapin,
-    Amqprs,
-    Librabbitmq,
-}
+/// One of those that are compared.
+pub(super) trait Contender: Copy + Ord + 'static {
+    const ALL: &'static [Self];
 
-impl Contender {
-    const ALL: [Self; 5] = [Self::Esm, Self::EsmInOrder, Self::Lapin, Self::Amqprs, Self::Librabbitmq];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Esm => "esm, 9 batches at once, prefetch 1000",
-            Self::EsmInOrder => "esm, 1 batch at once, prefetch 200",
-            Self::Lapin => "bare lapin, prefetch 1000",
-            Self::Amqprs => "bare amqprs, prefetch 1000",
-            Self::Librabbitmq => "bare librabbitmq (C), prefetch 1000",
-        }
-    }
+    fn name(self) -> &'static str;
 }
 
 /// What one run has cost.
-struct Sample {
-    seconds: f64,
-    client: Duration,
-    broker: Duration,
-    peak_mib: f64,
+pub(super) struct Sample {
+    pub(super) seconds: f64,
+    pub(super) client: Duration,
+    pub(super) broker: Duration,
+    pub(super) peak_mib: f64,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    ensure!(arguments.messages > 0 && arguments.rounds > 0, "there is nothing to measure");
-    let librabbitmq = consumers::compile_librabbitmq()?;
-    let lab = Lab::open()?;
-    let mut samples: BTreeMap<Contender, Vec<Sample>> = BTreeMap::new();
-    for round in 1..=arguments.rounds {
-        for contender in Contender::ALL {
-            eprintln!("round {round} of {}: {}", arguments.rounds, contender.name());
-            let sample = measure(&lab, contender, &librabbitmq, round, arguments.messages)?;
-            samples.entry(contender).or_default().push(sample);
+/// Lets every contender run once a round, on a queue of its own that `measure` fills.
+pub(super) fn rounds<C: Contender>(
+    arguments: &Arguments,
+    mut measure: impl FnMut(C, &str) -> Result<Sample>,
+) -> Result<Samples<C>> {
+    let Arguments { messages, rounds } = *arguments;
+    ensure!(messages > 0 && rounds > 0, "there is nothing to measure");
+    let mut samples = Samples { messages: messages as f64, of: BTreeMap::new() };
+    for round in 1..=rounds {
+        for (place, contender) in C::ALL.iter().enumerate() {
+            eprintln!("round {round} of {rounds}: {}", contender.name());
+            let sample = measure(*contender, &format!("bench-{round}-{place}"))?;
+            samples.of.entry(*contender).or_default().push(sample);
         }
     }
-    report(&samples, arguments);
-    Ok(())
+    Ok(samples)
 }
 
-fn measure(lab: &Lab, contender: Contender, librabbitmq: &Path, round: usize, count: u64) -> Result<Sample> {
-    let queue = format!("bench-{round}-{}", contender as usize);
-    lab.fill(&queue, count)?;
-    thread::sleep(SETTLE);
-    let job = |prefetch| Job { queue: &queue, count, prefetch };
-    let bare = |program: PathBuf, arguments: Vec<String>| {
-        let mut command = process::attached(&program)?;
-        command.args(arguments);
-        let stopwatch = Stopwatch::start(lab)?;
-        let mut consumer = Consumer::start(lab, command)?;
-        consumer.wait_until_done(lab)?;
-        let sample = stopwatch.stop(consumer.running.process()?)?;
-        consumer.running.release()?;
-        Ok(sample)
-    };
-    let example = |name| lab.programs.example(name);
-    let sample = match contender {
-        Contender::Esm => esm(lab, &job(1_000), 9),
-        Contender::EsmInOrder => esm(lab, &job(200), 1),
-        Contender::Lapin => bare(example("consume_lapin"), consumers::lapin_arguments(lab, &job(1_000))),
-        Contender::Amqprs => bare(example("consume_amqprs"), consumers::amqprs_arguments(lab, &job(1_000))),
-        Contender::Librabbitmq => bare(librabbitmq.to_owned(), consumers::librabbitmq_arguments(lab, &job(1_000))),
-    }?;
-    lab.remove(&queue)?;
+/// A program that reads its messages, says so, and waits.
+pub(super) fn bare(lab: &Lab, program: &Path, arguments: &[String]) -> Result<Sample> {
+    let mut command = process::attached(program)?;
+    command.args(arguments);
+    let stopwatch = Stopwatch::start(lab)?;
+    let mut consumer = Consumer::start(lab, command)?;
+    consumer.wait_until_done(lab)?;
+    let sample = stopwatch.stop(consumer.running.process()?)?;
+    consumer.running.release()?;
     Ok(sample)
 }
 
-/// The prefetch follows from batch size and concurrency: 100 × (concurrency + 1).
-fn esm(lab: &Lab, job: &Job, concurrency: u64) -> Result<Sample> {
+/// The whole line: `esm` with these settings of its mapping, and a function that counts.
+pub(super) fn esm(lab: &Lab, job: &Job, settings: &str) -> Result<Sample> {
     let function = Function::start(&lab.programs, &["--quiet"], &lab.interrupt)?;
-    let settings = match concurrency {
-        1 => "batch_size = 100\n".to_owned(),
-        _ => format!("batch_size = 100\nscaling_config = {{ maximum_concurrency = {concurrency} }}\n"),
-    };
-    ensure!(job.prefetch == 100 * (concurrency + 1), "esm would choose another prefetch");
-    let configuration = lab.configuration(&function.url(), &[services::mapping(job.queue, &settings)]);
+    let configuration = lab.configuration(&function.url(), &[services::mapping(job.queue, settings)]);
     let stopwatch = Stopwatch::start(lab)?;
     let mut esm = Esm::start(&lab.programs, lab.folder(), &configuration)?;
     wait_until_deleted(lab, &mut esm, &function, job.count)?;
@@ -126,20 +92,22 @@ pub(super) fn wait_until_deleted(lab: &Lab, esm: &mut Esm, function: &Function, 
     })
 }
 
-struct Stopwatch {
-    start: std::time::Instant,
+pub(super) struct Stopwatch {
+    start: Instant,
     broker: Process,
     broker_before: Duration,
 }
 
 impl Stopwatch {
-    fn start(lab: &Lab) -> Result<Self> {
+    /// When the broker has come to rest.
+    pub(super) fn start(lab: &Lab) -> Result<Self> {
+        thread::sleep(SETTLE);
         let broker = lab.node.process()?;
         Ok(Self { start: wait::now(), broker, broker_before: broker.cpu()? })
     }
 
-    /// What has happened since then, in the broker and in a client that was started after it.
-    fn stop(self, client: Process) -> Result<Sample> {
+    /// What has happened since then in the broker, and ever in a client.
+    pub(super) fn stop(self, client: Process) -> Result<Sample> {
         Ok(Sample {
             seconds: self.start.elapsed().as_secs_f64(),
             client: client.cpu()?,
@@ -149,27 +117,48 @@ impl Stopwatch {
     }
 }
 
-fn report(samples: &BTreeMap<Contender, Vec<Sample>>, arguments: &Arguments) {
-    let Arguments { messages, rounds } = arguments;
-    println!("\n{messages} messages of 1 KiB with four headers from a quorum queue, medians of {rounds} rounds\n");
-    println!(
-        "{:38} {:>11} {:>17} {:>17} {:>12}",
-        "", "messages/s", "client CPU µs/msg", "broker CPU µs/msg", "peak MiB"
-    );
-    let of = |contender: Contender, value: &dyn Fn(&Sample) -> f64| {
-        median(samples.get(&contender).into_iter().flatten().map(value).collect())
-    };
-    let messages = *messages as f64;
-    let client = |sample: &Sample| sample.client.as_secs_f64() * 1e6 / messages;
-    let broker = |sample: &Sample| sample.broker.as_secs_f64() * 1e6 / messages;
-    for contender in Contender::ALL {
-        let rate = of(contender, &|sample| messages / sample.seconds);
-        let (client, broker) = (of(contender, &client), of(contender, &broker));
-        let peak = of(contender, &|sample| sample.peak_mib);
-        println!("{:38} {rate:>11.0} {client:>17.2} {broker:>17.2} {peak:>12.1}", contender.name());
+/// What all of them have cost, for medians.
+pub(super) struct Samples<C> {
+    messages: f64,
+    of: BTreeMap<C, Vec<Sample>>,
+}
+
+impl<C: Contender> Samples<C> {
+    /// In microseconds for each message.
+    pub(super) fn client_cpu(&self, contender: C) -> f64 {
+        self.median(contender, |sample| sample.client.as_secs_f64() * 1e6 / self.messages)
     }
-    println!();
-    let ratio = of(Contender::Esm, &client) / of(Contender::Lapin, &client);
-    verdict("CPU of the whole line, in that of the bare lapin consumer", ratio, 1.35, "");
-    verdict("peak memory of esm", of(Contender::Esm, &|sample| sample.peak_mib), 40.0, " MiB");
+
+    fn broker_cpu(&self, contender: C) -> f64 {
+        self.median(contender, |sample| sample.broker.as_secs_f64() * 1e6 / self.messages)
+    }
+
+    /// In messages a second.
+    pub(super) fn rate(&self, contender: C) -> f64 {
+        self.median(contender, |sample| self.messages / sample.seconds)
+    }
+
+    pub(super) fn peak_mib(&self, contender: C) -> f64 {
+        self.median(contender, |sample| sample.peak_mib)
+    }
+
+    fn median(&self, contender: C, value: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.of.get(&contender).into_iter().flatten().map(value).collect())
+    }
+
+    /// A table; `what` completes "100000 messages of …".
+    pub(super) fn print(&self, what: &str, arguments: &Arguments) {
+        let Arguments { messages, rounds } = arguments;
+        println!("\n{messages} messages of {what}, medians of {rounds} rounds\n");
+        println!(
+            "{:38} {:>11} {:>17} {:>17} {:>12}",
+            "", "messages/s", "client CPU µs/msg", "broker CPU µs/msg", "peak MiB"
+        );
+        for &contender in C::ALL {
+            let (client, broker) = (self.client_cpu(contender), self.broker_cpu(contender));
+            let (rate, peak) = (self.rate(contender), self.peak_mib(contender));
+            println!("{:38} {rate:>11.0} {client:>17.2} {broker:>17.2} {peak:>12.1}", contender.name());
+        }
+        println!();
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use esm_core::mapping::DeadLetter;
+use esm_core::mapping::{DeadLetter, RedeliveryPolicy};
 
-use super::{BROKER, FUNCTION, MAPPING, SECRET, check_mapping, read_with, valid, whole};
+use super::{ACTIVEMQ, BROKER, FUNCTION, MAPPING, SECRET, check_mapping, read_with, valid, whole};
 
 #[test]
 fn the_sample_has_no_problems_and_no_warnings() {
@@ -23,14 +23,35 @@ fn a_mapping_is_made_of_what_the_file_says() {
     let mapping = &configured.mapping;
     // Metrics, consumer tags and people's scripts hold it: it must never change.
     assert_eq!(mapping.uuid.to_string(), "191a3993-ba24-591e-b9ca-fa13c91ab6ee");
-    assert_eq!((mapping.queue.as_str(), configured.virtual_host.as_str()), ("q", "/"));
+    assert_eq!((mapping.queue.as_str(), configured.virtual_host.as_deref()), ("q", Some("/")));
     assert_eq!((mapping.batch_size.get(), mapping.maximum_concurrency.get()), (100, 1));
     assert_eq!(mapping.window.duration(), Duration::from_millis(500));
     assert_eq!(mapping.dead_letter, DeadLetter::Park);
     assert_eq!(configured.function.timeout, Duration::from_secs(60));
-    assert_eq!(configured.broker.consumer_timeout, Duration::from_secs(1_800));
+    assert_eq!(configured.broker.consumer_timeout, Some(Duration::from_secs(1_800)));
     assert!(configured.broker.arn.starts_with("arn:aws:mq:us-east-1:000000000000:broker:pizza:b-"));
     assert!(configured.enabled);
+}
+
+#[test]
+fn a_mapping_of_activemq_has_the_jms_clients_defaults() {
+    let config = valid(&[ACTIVEMQ, SECRET, FUNCTION, MAPPING].concat(), &[]);
+    let [configured] = config.mappings.as_slice() else { panic!("there is one mapping") };
+    let mapping = &configured.mapping;
+    assert_eq!(mapping.uuid.to_string(), "643f8fc4-0424-5593-b7f8-7e8017fe8bba");
+    assert_eq!(mapping.redelivery, RedeliveryPolicy::ACTIVEMQ);
+    assert_eq!((mapping.maximum_concurrency.get(), configured.virtual_host.as_deref()), (5, None));
+    assert_eq!(mapping.dead_letter, DeadLetter::Broker);
+    assert_eq!(configured.broker.consumer_timeout, None);
+    assert_eq!(configured.broker.dead_letter_queue.as_deref(), Some("ActiveMQ.DLQ"));
+
+    let attempts = |attempts: &str| {
+        let config = valid(&[ACTIVEMQ, SECRET, FUNCTION, MAPPING, attempts].concat(), &[]);
+        config.mappings[0].mapping.redelivery.maximum_redeliveries
+    };
+    assert_eq!(attempts("maximum_retry_attempts = 0"), Some(0));
+    assert_eq!(attempts("maximum_retry_attempts = 6"), Some(6));
+    assert_eq!(attempts("maximum_retry_attempts = -1"), None);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::{Config, Environment, Problem, read};
 /// A small configuration without problems, in parts that a case can replace.
 const SERVER: &str = "[server]\nlisten = \"127.0.0.1:0\"\n";
 const BROKER: &str = "[brokers.pizza]\nengine = \"rabbitmq\"\nendpoints = [\"amqp://localhost\"]\n";
+const ACTIVEMQ: &str = "[brokers.pizza]\nengine = \"activemq\"\nendpoints = [\"tcp://localhost\"]\n";
 const SECRET: &str = "[secrets.login]\nusername = \"guest\"\npassword = { env = \"PASSWORD\" }\n";
 const FUNCTION: &str = "[functions.f]\nhttp = { url = \"http://localhost/f\" }\n";
 const MAPPING: &str = "[[event_source_mappings]]\nfunction_name = \"f\"\nevent_source = \"pizza\"\nqueues = [\"q\"]\n\

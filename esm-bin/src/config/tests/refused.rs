@@ -1,6 +1,6 @@
 //! What is refused, and in which words.
 
-use super::{BROKER, FUNCTION, MAPPING, SECRET, check, check_mapping, problems, valid, whole};
+use super::{ACTIVEMQ, BROKER, FUNCTION, MAPPING, SECRET, check, check_mapping, problems, valid, whole};
 
 #[test]
 fn ten_mistakes_are_ten_problems_with_their_keys() {
@@ -117,16 +117,14 @@ fn what_this_build_does_not_act_on_is_refused() {
         "filter_criteria = []",
         "function_response_types = [\"ReportBatchItemFailures\"]",
         "bisect_batch_on_function_error = true",
-        "maximum_retry_attempts = 3",
         "maximum_record_age_in_seconds = 60",
         "destination_config = {}",
         "metrics_config = {}",
-        "tags = { \"esm:event-profile\" = \"wire\" }",
     ] {
         let found = problems(&(whole() + key));
         assert!(matches!(found.as_slice(), [one] if one.contains("does not act on it yet")), "{key}: {found:?}");
     }
-    let found = problems(&(whole() + "maximum_retry_attempts = 3\nfilter_criteria = []\nmetrics_config = {}"));
+    let found = problems(&(whole() + "maximum_record_age_in_seconds = 60\nfilter_criteria = []\nmetrics_config = {}"));
     assert_eq!(found.len(), 3, "each by itself: {found:?}");
     for (table, key) in [
         ("[server]", "memory_limit_in_mebibytes = 64"),
@@ -145,10 +143,6 @@ fn what_this_build_does_not_act_on_is_refused() {
         assert!(matches!(found.as_slice(), [one] if one.contains("does not act on")), "{key}: {found:?}");
     }
     check("[functions.g]\nhttp = { url = \"http://h/\", protocol = \"lambda\" }\n", &[]);
-    check(
-        "[brokers.b]\nengine = \"activemq\"\nendpoints = [\"tcp://h:61616\"]\n",
-        &["brokers.b.engine: this build has"],
-    );
     check("[brokers.b]\nengine = \"kafka\"\nendpoints = [\"h\"]\n", &["brokers.b.engine: must be"]);
 }
 
@@ -203,11 +197,58 @@ fn queues_and_virtual_hosts_are_held_to_amqps_length() {
 }
 
 #[test]
+fn what_activemq_does_not_know_is_refused() {
+    let whole = |mapping: &str| [ACTIVEMQ, SECRET, FUNCTION, MAPPING, mapping].concat();
+    let key = "event_source_mappings[0]";
+    check(&whole(""), &[]);
+    check(&whole("virtual_host = \"/\""), &[&format!("{key}.virtual_host: ActiveMQ has no virtual hosts")]);
+    for tag in ["esm:dead-letter\" = \"broker", "esm:header-bytes\" = \"signed", "esm:strict-consumers\" = \"true"] {
+        check(&whole(&format!("tags = {{ \"{tag}\" }}")), &[&format!("{key}.tags: the tag esm:")]);
+    }
+    let queue = |queue: &str| whole("").replace("[\"q\"]", &format!("[{queue:?}]"));
+    check(&queue("Consumer.esm.VirtualTopic.orders"), &[]);
+    check(&queue("q?consumer.exclusive=true"), &[]);
+    check(&queue("a,b"), &[&format!("{key}.queues[0]: names several destinations")]);
+    check(&queue("topic://t"), &[&format!("{key}.queues[0]: is no queue")]);
+    check(&queue(&"q".repeat(1_001)), &[&format!("{key}.queues[0]: must have from 1 to 1000 bytes")]);
+    let broker = |line: &str| format!("{ACTIVEMQ}{line}\n");
+    check(&broker("dead_letter_queue = \"DLQ.orders\""), &[]);
+    check(&broker("dead_letter_queue = \"a,b\""), &["brokers.pizza.dead_letter_queue: must name one queue"]);
+    check(
+        &broker("consumer_timeout_in_seconds = 60"),
+        &["brokers.pizza.consumer_timeout_in_seconds: has no effect: it concerns brokers with engine = \"rabbitmq\""],
+    );
+    check(&broker("tls = {}"), &["brokers.pizza.tls: has no effect, since no endpoint begins with ssl://"]);
+    check(
+        &ACTIVEMQ.replace("tcp://localhost", "amqp://localhost"),
+        &["brokers.pizza.endpoints[0]: must be tcp://host:port, ssl://host:port or failover:"],
+    );
+}
+
+#[test]
+fn giving_up_needs_somewhere_to_go_on_rabbitmq() {
+    let key = "event_source_mappings[0].maximum_retry_attempts";
+    check_mapping("maximum_retry_attempts = 3", &[&format!("{key}: needs somewhere for messages to go")]);
+    check_mapping("maximum_retry_attempts = -1", &[]);
+    check_mapping("maximum_retry_attempts = -2", &[&format!("{key}: must be from -1 to 10000")]);
+    check_mapping("maximum_retry_attempts = 0\ntags = { \"esm:dead-letter\" = \"broker\" }", &[]);
+    check(
+        &(BROKER.to_owned() + "dead_letter_queue = \"q\"\n"),
+        &["brokers.pizza.dead_letter_queue: has no effect: it concerns brokers with engine = \"activemq\""],
+    );
+}
+
+#[test]
 fn tags_with_our_prefix_act_and_others_are_kept() {
     let tags = |tags: &str| format!("tags = {{ {tags} }}");
     let key = |name: &str| format!("event_source_mappings[0].tags.{name}");
     check_mapping(&tags(r#""esm:dead-letter" = "broker", "esm:strict-consumers" = "true", team = "pizza""#), &[]);
     check_mapping(&tags(r#""esm:header-bytes" = "unsigned", "esm:maximum-concurrency" = "1""#), &[]);
+    check_mapping(&tags(r#""esm:event-profile" = "wire""#), &[]);
+    check_mapping(
+        &tags(r#""esm:event-profile" = "seed""#),
+        &[&key("\"esm:event-profile\": must be \"documented\" or")],
+    );
     check_mapping(&tags(r#""esm:dead-letter" = "drop""#), &[&key("\"esm:dead-letter\": must be \"broker\"")]);
     check_mapping(&tags(r#""esm:strict-consumers" = true"#), &[&key("\"esm:strict-consumers\": must be a text")]);
     check_mapping(&tags(r#""esm:maximum-concurrency" = "0""#), &[&key("\"esm:maximum-concurrency\": must be from 1")]);

@@ -1,0 +1,115 @@
+//! Reads messages and acknowledges them, and nothing else: what the client alone costs.
+//!
+//! Says "done" when it has them, and waits for the end of its input.
+
+use std::{io::Read as _, sync::Arc, time::Duration};
+
+use clap::Parser;
+use esm_activemq::{
+    client::{
+        AckKind, Acknowledgement, Address, ClientError, Connection, Consumer, ConsumerEvents, ConsumerOptions, Flaw,
+        Login, NONE_DELIVERED, Transport,
+    },
+    openwire::{Destination, DispatchHead, MessageDispatch, MessageId},
+};
+use tokio::sync::mpsc;
+
+/// Reads messages and acknowledges them, and nothing else.
+#[derive(Parser)]
+struct Arguments {
+    /// tcp://host:port
+    #[arg(long)]
+    url: Address,
+    #[arg(long)]
+    username: String,
+    #[arg(long)]
+    password: String,
+    #[arg(long)]
+    queue: String,
+    /// How many messages
+    #[arg(long)]
+    count: usize,
+    #[arg(long)]
+    prefetch: i32,
+    /// How many are acknowledged at once
+    #[arg(long, default_value_t = 100)]
+    batch: usize,
+}
+
+/// Hands on one message id a batch.
+struct Count {
+    batch: usize,
+    in_batch: usize,
+    first: Option<MessageId>,
+    before_last: Option<MessageId>,
+    batches: mpsc::Sender<[MessageId; 3]>,
+    received: usize,
+    wanted: usize,
+}
+
+impl ConsumerEvents for Count {
+    fn message(&mut self, dispatch: MessageDispatch) {
+        let Some(id) = dispatch.message.and_then(|message| message.message_id) else { return };
+        self.in_batch += 1;
+        self.received += 1;
+        if self.in_batch == 1 {
+            self.first = Some(id.clone());
+        }
+        if self.in_batch == self.batch || self.received == self.wanted {
+            let first = self.first.take().unwrap_or_else(|| id.clone());
+            let before_last = self.before_last.take().unwrap_or_else(|| id.clone());
+            self.in_batch = 0;
+            self.batches.try_send([first, before_last, id]).expect("there is room");
+        } else {
+            self.before_last = Some(id);
+        }
+    }
+
+    fn unreadable(&mut self, head: DispatchHead, flaw: Flaw) {
+        panic!("{:?}: {flaw:?}", head.message_id);
+    }
+
+    fn prefetch_set(&mut self, _: i32) {}
+
+    fn end(&mut self, cause: ClientError) {
+        eprintln!("{cause}");
+    }
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let Arguments { url, username, password, queue, count, prefetch, batch } = Arguments::parse();
+    let endpoint = url.endpoints.first().expect("an address has an endpoint");
+    let transport = Arc::new(Transport::dial(endpoint, &native_tls::TlsConnector::builder()).await.expect("connects"));
+    let login = Login { username, password: password.into() };
+    let connection = Connection::open(transport, &login, "consume-openwire").await.expect("logs in");
+    let (batches, mut acknowledged) = mpsc::channel(count / batch + 1);
+    let events = Count { batch, in_batch: 0, first: None, before_last: None, batches, received: 0, wanted: count };
+    let options = ConsumerOptions {
+        destination: Destination::Queue(queue.as_str().into()),
+        prefetch,
+        selector: None,
+        exclusive: false,
+        priority: 0,
+    };
+    let consumer = connection.consume(options, Box::new(events)).await.expect("consumes");
+    let mut left = count;
+    while left > 0 {
+        let ids = acknowledged.recv().await.expect("the consumer is open");
+        left -= acknowledge(&consumer, ids, left.min(batch)).await;
+    }
+    println!("done");
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.expect("waits").expect("reads");
+    consumer.close(NONE_DELIVERED, Duration::from_secs(5)).await.expect("says goodbye");
+}
+
+/// A range for all but the last message, and the last one with an answer, as the adapter does.
+async fn acknowledge(consumer: &Consumer, [first, before_last, last]: [MessageId; 3], count: usize) -> usize {
+    let standard = |first, last, count| Acknowledgement { kind: AckKind::Standard, first, last, count };
+    if count > 1 {
+        let count = i32::try_from(count - 1).expect("a batch is small");
+        consumer.acknowledge(standard(first, before_last, count));
+    }
+    consumer.acknowledge_and_ask(standard(last.clone(), last, 1)).wait().await.expect("is acknowledged");
+    count
+}

@@ -1,0 +1,19 @@
+//! An OpenWire client: the conversation with a broker, from dialling to goodbye.
+//!
+//! Reading order: [`address`] (where brokers listen), `session` (the conversation as a state
+//! machine), [`transport`] (the socket), [`connection`] (logins, consumers and producers on it), and
+//! [`error`].
+
+pub mod address;
+pub mod connection;
+pub mod error;
+mod session;
+pub mod transport;
+
+pub use address::{Address, AddressError, Endpoint};
+pub use connection::{
+    AckKind, Acknowledgement, Connection, Consumer, ConsumerOptions, Login, NONE_DELIVERED, Producer, UNKNOWN_DELIVERED,
+};
+pub use error::{ClientError, Exception};
+pub use session::Flaw;
+pub use transport::{Answer, ConsumerEvents, Transport};

@@ -1,0 +1,245 @@
+//! Transports of one broker, shared by mappings: one per login, with a logical connection for each
+//! mapping.
+//!
+//! A login that is refused makes the broker close the whole transport, with every mapping on it. So a
+//! mapping joins a transport only with a login that was accepted there, and until then has one of its
+//! own.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use esm_core::{
+    source::SourceError,
+    tls::{TlsError, TlsFiles, TlsMaterial},
+};
+use secrecy::ExposeSecret;
+use tokio::{sync::Mutex as AsyncMutex, time::Instant};
+use tracing::{info, warn};
+
+use crate::{
+    client::{Address, ClientError, Connection, Endpoint, Login, Producer, Transport, transport::Directions},
+    errors::Place,
+    openwire::ConnectionControl,
+};
+
+/// The transports to one broker.
+pub struct Connections {
+    broker: String,
+    tls: TlsMaterial,
+    route: Arc<Mutex<Route>>,
+    /// By user name and password.
+    pools: Mutex<HashMap<(String, String), Arc<Pool>>>,
+}
+
+/// What mappings with one login share.
+#[derive(Default)]
+struct Pool {
+    consuming: AsyncMutex<Consuming>,
+    /// Publishes dead letters.
+    producer: AsyncMutex<Option<Producer>>,
+}
+
+#[derive(Default)]
+struct Consuming {
+    /// It has accepted this login, and nothing was refused since.
+    transport: Weak<Transport>,
+    place: Option<Place>,
+    /// The last attempt to open one, if it failed: who waited for that one need not try again at once.
+    failed: Option<(Instant, SourceError)>,
+}
+
+/// Where the broker is to be found, and where it is looked for next.
+struct Route {
+    endpoints: Vec<Endpoint>,
+    next: usize,
+    may_be_directed: bool,
+}
+
+impl Route {
+    /// Follows the broker's directions, if that is allowed; words if the transport is to end for them.
+    fn follow(&mut self, control: &ConnectionControl) -> Option<String> {
+        let endpoints = |text: &Option<crate::openwire::Text>| {
+            let text = text.as_ref().map(|text| text.to_str().into_owned()).unwrap_or_default();
+            text.split(',').filter_map(|endpoint| endpoint.trim().parse().ok()).collect::<Vec<Endpoint>>()
+        };
+        let (known, goal) = (endpoints(&control.connected_brokers), endpoints(&control.reconnect_to));
+        if known.is_empty() && goal.is_empty() && !control.rebalance_connection {
+            return None;
+        }
+        if !self.may_be_directed {
+            info!("the broker names other endpoints; ignored, since updateURIsSupported=true is not set");
+            return None;
+        }
+        for endpoint in known {
+            if !self.endpoints.contains(&endpoint) && self.endpoints.len() < MOST_ENDPOINTS {
+                self.endpoints.push(endpoint);
+            }
+        }
+        if let Some(goal) = goal.into_iter().next() {
+            let words = format!("it asks to connect to {goal} instead");
+            self.next = self.endpoints.iter().position(|endpoint| *endpoint == goal).unwrap_or_else(|| {
+                self.endpoints.insert(0, goal);
+                0
+            });
+            return Some(words);
+        }
+        control.rebalance_connection.then(|| {
+            self.next = fastrand::usize(..self.endpoints.len());
+            "it asks to spread connections over its cluster".into()
+        })
+    }
+}
+
+/// A broker's word is trusted, but not without bounds.
+const MOST_ENDPOINTS: usize = 32;
+
+impl Connections {
+    /// Knows where the broker is; connects to nothing yet.
+    pub fn new(broker: String, addresses: Vec<Address>, tls: Option<&TlsFiles>) -> Result<Arc<Self>, TlsError> {
+        let tls = tls.map(TlsMaterial::read).transpose()?.unwrap_or_default();
+        let may_be_directed = addresses.iter().any(|address| address.update_uris);
+        let randomize = addresses.iter().any(|address| address.randomize);
+        let mut endpoints: Vec<Endpoint> = addresses.into_iter().flat_map(|address| address.endpoints).collect();
+        if randomize {
+            fastrand::shuffle(&mut endpoints);
+        }
+        let route = Arc::new(Mutex::new(Route { endpoints, next: 0, may_be_directed }));
+        Ok(Arc::new(Self { broker, tls, route, pools: Mutex::default() }))
+    }
+
+    /// A logical connection for one mapping. `alone`: on a transport that it shares with no other.
+    pub(crate) async fn connection(
+        &self,
+        login: &Login,
+        client_id: &str,
+        alone: bool,
+    ) -> Result<(Connection, Place), SourceError> {
+        let asked_at = Instant::now();
+        let pool = self.pool(login);
+        let mut pool = pool.consuming.lock().await;
+        if let Some((failed_at, error)) = &pool.failed
+            && *failed_at >= asked_at
+        {
+            return Err(error.clone());
+        }
+        if !alone && let Some(joined) = pool.join(login, client_id).await {
+            return joined;
+        }
+        let opened = self.open(login, client_id).await;
+        pool.failed = opened.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        let (connection, place) = opened?;
+        if !alone {
+            pool.transport = Arc::downgrade(connection.transport());
+            pool.place = Some(place.clone());
+        }
+        Ok((connection, place))
+    }
+
+    /// Sends dead letters, on a transport that nothing is consumed on.
+    pub(crate) async fn publish(
+        &self,
+        login: &Login,
+        client_id: &str,
+        message: crate::openwire::Message,
+    ) -> Result<(), SourceError> {
+        let pool = self.pool(login);
+        let mut producer = pool.producer.lock().await;
+        let open = match producer.take().filter(Producer::is_open) {
+            Some(open) => open,
+            None => {
+                let (connection, place) = self.open(login, client_id).await?;
+                connection.produce().await.map_err(|error| place.explain(&error))?
+            }
+        };
+        let sent = producer.insert(open).send(message).await;
+        if sent.is_err() {
+            *producer = None;
+        }
+        let place = Place { broker: self.broker.clone(), queue: String::new() };
+        sent.map_err(|error| place.explain(&error))
+    }
+
+    /// Closes the transport in good order if nobody else uses it.
+    pub(crate) async fn release(&self, transport: &Transport, place: &Place, patience: Duration) {
+        if transport.is_open() && !transport.is_used() {
+            transport.close(patience).await;
+            info!(broker = place.broker, "closed the connection");
+        }
+    }
+
+    fn pool(&self, login: &Login) -> Arc<Pool> {
+        let key = (login.username.clone(), login.password.expose_secret().to_owned());
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.entry(key).or_default().clone()
+    }
+
+    /// Tries each endpoint once. A refusal that every node of a broker would repeat ends the round.
+    async fn open(&self, login: &Login, client_id: &str) -> Result<(Connection, Place), SourceError> {
+        let mut failures = Vec::new();
+        let count = self.route().endpoints.len();
+        for _ in 0..count {
+            let endpoint = {
+                let mut route = self.route();
+                let next = route.next % route.endpoints.len();
+                route.next = next;
+                route.endpoints[next].clone()
+            };
+            let place = Place { broker: format!("{} at {endpoint}", self.broker), queue: String::new() };
+            match self.dial(&endpoint, login, client_id).await {
+                Ok(connection) => {
+                    info!(broker = place.broker, "connected");
+                    return Ok((connection, place));
+                }
+                Err(error) => {
+                    let is_general = matches!(&error, ClientError::Refused(_));
+                    let error = place.explain(&error);
+                    if is_general {
+                        return Err(error);
+                    }
+                    self.route().next += 1;
+                    failures.push(error);
+                }
+            }
+        }
+        match <[SourceError; 1]>::try_from(failures) {
+            Ok([error]) => Err(error),
+            Err(errors) => {
+                let words = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                Err(SourceError::Unreachable { broker: self.broker.clone(), words })
+            }
+        }
+    }
+
+    async fn dial(&self, endpoint: &Endpoint, login: &Login, client_id: &str) -> Result<Connection, ClientError> {
+        let route = self.route.clone();
+        let directions: Directions =
+            Box::new(move |control| route.lock().unwrap_or_else(PoisonError::into_inner).follow(control));
+        let transport = Arc::new(Transport::open(endpoint, &self.tls.connector(), directions).await?);
+        Connection::open(transport, login, client_id).await
+    }
+
+    fn route(&self) -> MutexGuard<'_, Route> {
+        self.route.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Consuming {
+    /// A further logical connection on the transport that is there. `None`: there is none that can be joined.
+    async fn join(&mut self, login: &Login, client_id: &str) -> Option<Result<(Connection, Place), SourceError>> {
+        let transport = self.transport.upgrade().filter(|transport| transport.is_open())?;
+        let place = self.place.clone()?;
+        match Connection::open(transport, login, client_id).await {
+            Ok(connection) => Some(Ok((connection, place))),
+            Err(ClientError::Refused(exception)) => {
+                warn!(broker = place.broker, %exception, "a login that was accepted before is refused");
+                self.transport = Weak::new();
+                Some(Err(place.explain(&ClientError::Refused(exception))))
+            }
+            // The transport has ended: a new one may do.
+            Err(_) => None,
+        }
+    }
+}

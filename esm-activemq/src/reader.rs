@@ -1,0 +1,104 @@
+//! Deliveries come in: each message is entered into the ledger and becomes its record at once.
+
+use std::sync::{Arc, Mutex};
+
+use esm_core::{
+    metrics::DropReason,
+    source::{Arrival, SourceError, Unusable},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tracing::debug;
+
+use crate::{
+    client::{ClientError, ConsumerEvents, Flaw},
+    consumer::{Lending, lock},
+    dead_letters,
+    errors::Place,
+    openwire::{DispatchHead, MessageDispatch},
+    record::RecordEncoder,
+};
+
+pub(crate) struct Reader {
+    pub(crate) encoder: RecordEncoder,
+    /// `None` once the consumer has ended.
+    pub(crate) deliveries: Option<mpsc::Sender<Arrival>>,
+    pub(crate) lost: Option<oneshot::Sender<SourceError>>,
+    pub(crate) lending: Arc<Mutex<Lending>>,
+    pub(crate) dead_letter_queue: String,
+    pub(crate) place: Place,
+}
+
+impl Reader {
+    fn arrive(&mut self, arrival: Arrival) {
+        let Some(deliveries) = &self.deliveries else { return };
+        if let Err(error) = deliveries.try_send(arrival) {
+            match error {
+                mpsc::error::TrySendError::Closed(_) => self.deliveries = None,
+                mpsc::error::TrySendError::Full(_) => {
+                    let words = "it lends more messages than the prefetch allows".into();
+                    self.end(ClientError::Protocol { words });
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, cause: SourceError) {
+        self.deliveries = None;
+        if let Some(lost) = self.lost.take() {
+            // Who has ended the session does not ask for its cause.
+            let _ = lost.send(cause);
+        }
+    }
+}
+
+impl ConsumerEvents for Reader {
+    fn message(&mut self, dispatch: MessageDispatch) {
+        // Without a message it is the answer to a pull, which we never do.
+        let Some(message) = &dispatch.message else { return };
+        let Some(message_id) = &message.message_id else {
+            return self.end(ClientError::Protocol { words: "it lent a message without an id".into() });
+        };
+        let fate = dead_letters::fate(dispatch.destination.as_ref(), message, &self.dead_letter_queue);
+        let receipt = lock(&self.lending).arrived(message_id, fate);
+        let arrival = self.encoder.arrival(&dispatch, receipt, Instant::now());
+        self.arrive(arrival);
+    }
+
+    fn unreadable(&mut self, head: DispatchHead, flaw: Flaw) {
+        let Some(message_id) = &head.message_id else {
+            return self.end(ClientError::Protocol { words: "it lent a message without an id".into() });
+        };
+        let fate = dead_letters::fate_of_head(&head, &self.dead_letter_queue);
+        let receipt = lock(&self.lending).arrived(message_id, fate);
+        let (reason, size, cause) = match flaw {
+            Flaw::TooLarge { bytes } => {
+                (DropReason::TooLarge, bytes, format!("{bytes} bytes are more than an event can hold"))
+            }
+            Flaw::Undecodable { words } => {
+                (DropReason::MessageType, 0, format!("the message cannot be decoded: {words}"))
+            }
+        };
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let message_id = Some(message_id.to_string());
+        self.arrive(Arrival::Unusable(Unusable { receipt, message_id, size, reason, cause }));
+    }
+
+    fn prefetch_set(&mut self, prefetch: i32) {
+        if prefetch <= 0 {
+            return self.lose(SourceError::QueueUnsuitable {
+                broker: self.place.broker.clone(),
+                queue: self.place.queue.clone(),
+                words: "the broker's policy sets its prefetch to 0, so that nothing is sent unless it is pulled".into(),
+            });
+        }
+        debug!(prefetch, "the broker set another prefetch");
+        lock(&self.lending).prefetch_set(prefetch);
+    }
+
+    fn end(&mut self, cause: ClientError) {
+        self.lose(self.place.explain(&cause));
+    }
+}

@@ -1,0 +1,12 @@
+//! The whole service on a real ActiveMQ: the binary, a function behind HTTP, and ActiveMQ's own client in Java.
+
+mod broker;
+#[path = "../common/mod.rs"]
+mod common;
+mod dead_letters;
+mod delivery;
+mod failover;
+mod faults;
+mod groups;
+mod sharing;
+mod shutdown;

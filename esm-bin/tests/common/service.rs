@@ -1,0 +1,283 @@
+//! The binary under test, its configuration, and what it shows.
+
+use std::{
+    fmt::Write,
+    fs::File,
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+/// Long enough for brokers that start and backoffs that grow, on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A broker of the kind that a test program is for.
+pub(crate) trait Broker {
+    /// As `esm`'s configuration names the kind.
+    const ENGINE: &'static str;
+    /// May do everything; the password is the same word.
+    const ADMINISTRATOR: &'static str;
+
+    /// Where it listens.
+    fn endpoint(&self) -> String;
+}
+
+/// A configuration, by what differs from test to test.
+#[derive(Clone)]
+pub(crate) struct Config {
+    engine: &'static str,
+    administrator: &'static str,
+    pub(crate) endpoints: Vec<String>,
+    /// Further lines of `[brokers.test]`.
+    pub(crate) broker: String,
+    /// Who the secret `visitor` is.
+    pub(crate) visitor: String,
+    pub(crate) function_url: String,
+    /// Further lines of `[functions.function]`.
+    pub(crate) function: String,
+    pub(crate) mappings: Vec<MappingConfig>,
+}
+
+#[derive(Clone)]
+pub(crate) struct MappingConfig {
+    queue: String,
+    secret: &'static str,
+    /// Further lines.
+    more: String,
+}
+
+impl Config {
+    pub(crate) fn new<B: Broker>(broker: &B, function_url: &str) -> Self {
+        Self {
+            engine: B::ENGINE,
+            administrator: B::ADMINISTRATOR,
+            endpoints: vec![broker.endpoint()],
+            broker: String::new(),
+            visitor: "visitor".into(),
+            function_url: function_url.into(),
+            function: String::new(),
+            mappings: Vec::new(),
+        }
+    }
+
+    pub(crate) fn mapping(mut self, queue: &str, more: &str) -> Self {
+        self.mappings.push(MappingConfig { queue: queue.into(), secret: "administrator", more: more.into() });
+        self
+    }
+
+    /// The last mapping logs in as the user `visitor`, unless told otherwise, with the password `visitor`.
+    pub(crate) fn by_visitor(mut self) -> Self {
+        self.mappings.last_mut().expect("has a mapping").secret = "visitor";
+        self
+    }
+
+    fn to_toml(&self, port: u16) -> String {
+        let mut text = format!(
+            "[server]\nlisten = \"127.0.0.1:{port}\"\ndrain_timeout_in_seconds = 60\n\
+             [brokers.test]\nengine = {:?}\nendpoints = {:?}\n{}\n\
+             [secrets.administrator]\nusername = {:?}\npassword = {{ env = \"ADMINISTRATOR_PASSWORD\" }}\n\
+             [secrets.visitor]\nusername = {:?}\npassword = {{ env = \"VISITOR_PASSWORD\" }}\n\
+             [functions.function]\nhttp = {{ url = {:?} }}\n{}\n",
+            self.engine,
+            self.endpoints,
+            self.broker,
+            self.administrator,
+            self.visitor,
+            self.function_url,
+            self.function
+        );
+        for mapping in &self.mappings {
+            write!(
+                text,
+                "[[event_source_mappings]]\nfunction_name = \"function\"\nevent_source = \"test\"\n\
+                 queues = [{:?}]\nsecret = {:?}\n{}\n",
+                mapping.queue, mapping.secret, mapping.more
+            )
+            .expect("writes to a string");
+        }
+        text
+    }
+}
+
+/// A running `esm serve`. Killed when dropped.
+pub(crate) struct Service {
+    child: Child,
+    administrator: &'static str,
+    base: String,
+    dir: TempDir,
+    http: reqwest::Client,
+}
+
+impl Service {
+    /// Starts it and waits until it answers.
+    pub(crate) async fn start(config: &Config) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let port = free_port();
+        std::fs::write(dir.path().join("esm.toml"), config.to_toml(port)).expect("writes");
+        let child = spawn(&dir, config.administrator);
+        let base = format!("http://127.0.0.1:{port}");
+        let mut service = Self { child, administrator: config.administrator, base, dir, http: reqwest::Client::new() };
+        service.answers().await;
+        service
+    }
+
+    /// Ends the process as a crash would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("kills");
+        self.child.wait().expect("ends");
+    }
+
+    /// Starts it again after a kill.
+    pub(crate) async fn start_again(&mut self) {
+        self.child = spawn(&self.dir, self.administrator);
+        self.answers().await;
+    }
+
+    /// Asks for the end, as systemd does.
+    pub(crate) fn terminate(&self) {
+        let kill = Command::new("kill").arg(self.child.id().to_string()).status();
+        assert!(kill.expect("runs").success());
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        wait_for("the process to end", || self.child.try_wait().expect("waits")).await
+    }
+
+    async fn answers(&mut self) {
+        let health = format!("{}/healthz", self.base);
+        let answers = async {
+            while self.http.get(&health).send().await.is_err() {
+                let ended = self.child.try_wait().expect("waits");
+                assert!(ended.is_none(), "esm ended: {}", self.log());
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(PATIENCE, answers).await.expect("esm answers");
+    }
+
+    /// Everything it logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    /// The sum of a metric's series that carry all of these label values.
+    pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> u64 {
+        let text = self.get("/metrics").await.text().await.expect("is text");
+        let series = text.lines().filter(|line| {
+            let (series, _) = line.split_once(['{', ' ']).unwrap_or((line, ""));
+            series == name && labels.iter().all(|label| line.contains(&format!("\"{label}\"")))
+        });
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// Waits until a metric has a value.
+    pub(crate) async fn metric_becomes(&self, name: &str, labels: &[&str], expected: u64) {
+        let becomes = async {
+            while self.metric(name, labels).await != expected {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let became = timeout(PATIENCE, becomes).await.is_ok();
+        assert!(became, "{name} is {} and not {expected}: {}", self.metric(name, labels).await, self.log());
+    }
+
+    pub(crate) async fn readyz(&self) -> (u16, Value) {
+        let response = self.get("/readyz").await;
+        (response.status().as_u16(), response.json().await.expect("is JSON"))
+    }
+
+    /// What `/readyz` says of the mapping of a queue.
+    pub(crate) async fn mapping(&self, queue: &str) -> Value {
+        let (_, ready) = self.readyz().await;
+        let mappings = find_mappings(&ready);
+        mappings.into_iter().find(|mapping| mapping["Queue"] == queue).expect("the mapping is listed")
+    }
+
+    /// Waits until the mapping of a queue shows this in its reason or its result.
+    pub(crate) async fn shows(&self, queue: &str, words: &str) -> Value {
+        let shown = async {
+            loop {
+                let mapping = self.mapping(queue).await;
+                let said = format!("{} {}", mapping["StateTransitionReason"], mapping["LastProcessingResult"]);
+                if said.contains(words) {
+                    return mapping;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if let Ok(mapping) = timeout(PATIENCE, shown).await {
+            return mapping;
+        }
+        panic!("{queue} does not show `{words}` but {}: {}", self.mapping(queue).await, self.log());
+    }
+
+    /// Waits until the mapping of a queue reads it.
+    pub(crate) async fn connected(&self, queue: &str) {
+        let uuid = self.uuid(queue).await;
+        self.metric_becomes("esm_source_connected", &[&uuid], 1).await;
+    }
+
+    pub(crate) async fn uuid(&self, queue: &str) -> String {
+        self.mapping(queue).await["UUID"].as_str().expect("has a UUID").to_owned()
+    }
+
+    async fn get(&self, path: &str) -> reqwest::Response {
+        self.http.get(format!("{}{path}", self.base)).send().await.expect("esm answers")
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("--- the service's log\n{}", self.log());
+        }
+    }
+}
+
+fn find_mappings(ready: &Value) -> Vec<Value> {
+    let list = ready.as_array().or_else(|| ready.as_object()?.values().find_map(Value::as_array));
+    list.expect("a list of mappings").clone()
+}
+
+fn spawn(dir: &TempDir, administrator: &str) -> Child {
+    let log = File::options().create(true).append(true).open(dir.path().join("log")).expect("opens");
+    Command::new(env!("CARGO_BIN_EXE_esm"))
+        .args(["serve", "--config"])
+        .arg(dir.path().join("esm.toml"))
+        .env("ADMINISTRATOR_PASSWORD", administrator)
+        .env("VISITOR_PASSWORD", "visitor")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("clones"))
+        .stderr(log)
+        .spawn()
+        .expect("starts")
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// Waits until there is an answer.
+pub(crate) async fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(answer) = condition() {
+                return answer;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
