@@ -6,6 +6,7 @@ use std::{
 
 use esm_core::{source::Connect, tls::TlsFiles};
 use esm_invoke::backend::Backend;
+use secrecy::SecretString;
 
 use crate::config::{Engine, Entry, EventProfile, Login, Reported};
 
@@ -142,21 +143,55 @@ fn rabbitmq(
     Err(engine.report(format_args!("this build has no adapter for rabbitmq; {}", built_in())))
 }
 
+/// How the function behind a URL is called.
+pub struct HttpFunction {
+    /// Whether it is a webhook, and not one of Lambda's kind.
+    pub is_webhook: bool,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    /// For Basic authentication.
+    pub login: Option<Arc<Login>>,
+    /// For TLS with an authority or a certificate of one's own.
+    pub tls: Option<TlsFiles>,
+    /// What events are signed with.
+    pub signing_key: Option<SecretString>,
+}
+
 /// The function behind a URL.
 #[cfg(feature = "http")]
-pub(crate) fn http(url: &Entry<'_>, timeout: Duration) -> Result<Arc<dyn Backend>, Reported> {
-    use esm_invoke::http::{HttpInvoker, HttpSettings};
+pub(crate) fn http(
+    entry: &Entry<'_>,
+    url: &Entry<'_>,
+    function: HttpFunction,
+    timeout: Duration,
+) -> Result<Arc<dyn Backend>, Reported> {
+    use esm_core::tls::TlsMaterial;
+    use esm_invoke::http::{HttpInvoker, HttpSettings, HttpSettingsError, Protocol};
+    use secrecy::ExposeSecret as _;
 
-    match HttpInvoker::new(HttpSettings::new(url.text()?, timeout)) {
+    let tls = function.tls.map(|files| TlsMaterial::read(&files)).transpose();
+    let mut settings = HttpSettings::new(url.text()?, timeout);
+    settings.protocol = if function.is_webhook { Protocol::Webhook } else { Protocol::Lambda };
+    settings.headers = function.headers;
+    settings.login = function.login.map(|login| (login.username.clone(), login.password.expose_secret().to_owned()));
+    settings.tls = tls.map_err(|error| entry.report(error))?;
+    settings.signing_key = function.signing_key.map(|key| key.expose_secret().to_owned());
+    match HttpInvoker::new(settings) {
         Ok(invoker) => Ok(Arc::new(invoker)),
-        Err(error) => Err(url.report(format_args!("{:#}", anyhow::Error::from(error)))),
+        Err(error @ (HttpSettingsError::Url(_) | HttpSettingsError::Scheme(_))) => Err(url.report(error)),
+        Err(error) => Err(entry.report(format_args!("{:#}", anyhow::Error::from(error)))),
     }
 }
 
 /// The function behind a URL.
 #[cfg(not(feature = "http"))]
-pub(crate) fn http(url: &Entry<'_>, _: Duration) -> Result<Arc<dyn Backend>, Reported> {
-    Err(url.report(format_args!("this build has no backend http; {}", built_in())))
+pub(crate) fn http(
+    entry: &Entry<'_>,
+    _: &Entry<'_>,
+    _: HttpFunction,
+    _: Duration,
+) -> Result<Arc<dyn Backend>, Reported> {
+    Err(entry.report(format_args!("this build has no backend http; {}", built_in())))
 }
 
 /// A function that runs in processes of this machine.

@@ -20,7 +20,7 @@ endpoints = ["amqp://user:hunter2@localhost", "http://localhost"]
 username = "guest"
 password = "hunter2"
 [functions.f]
-http = { url = "http://localhost/", headers = {} }
+http = { url = "http://localhost/", header = {} }
 timeout_in_seconds = "long"
 [[event_source_mappings]]
 function_name = "f"
@@ -81,7 +81,7 @@ fn check_prints_every_problem_with_its_key_and_exits_with_2() {
             "brokers.pizza.endpoints[1]",
             "secrets.login.password",
             "functions.f.timeout_in_seconds",
-            "functions.f.http.headers",
+            "functions.f.http.header",
             "event_source_mappings[0].queues",
             "event_source_mappings[0].batch_size",
             "event_source_mappings[0].colour",

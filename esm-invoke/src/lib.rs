@@ -4,12 +4,12 @@
 //!
 //! | Feature | Module | Where the function lives |
 //! |---|---|---|
-//! | `http` | `http` | behind a URL that speaks Lambda's Invoke API: the Runtime Interface Emulator, SAM, `LocalStack`, any server that answers 200 |
+//! | `http` | `http` | behind a URL that speaks Lambda's Invoke API: the Runtime Interface Emulator, SAM, `LocalStack`, any server that answers 200; or behind a webhook |
 //! | `process` | `process` | in processes that this one starts, which are clients of Lambda's Runtime API |
 //!
 //! Reading order: `backend` (what all have in common), `limits`, `frames` (the event on its way
 //! out), `members` (what is looked for in an error's JSON). Then `http` (an invocation from start to
-//! end) with `body` and `answer` (which answer means what), or `process`, which has an order of its
+//! end) with `body`, `answer` (which answer means what) and `signature`, or `process`, which has an order of its
 //! own.
 
 pub mod backend;
@@ -26,6 +26,8 @@ mod answer;
 mod body;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "http")]
+mod signature;
 
 #[cfg(feature = "process")]
 pub mod process;

@@ -85,11 +85,11 @@ pub fn read(text: &str, folder: &Path, environment: &Environment) -> Result<Conf
 fn root(table: &mut Table<'_>) -> Result<Config, Reported> {
     let server = table.section("server").table(server::read);
     let identity = server.as_ref().map(|server| server.identity.clone()).unwrap_or_default();
-    let targets = Targets {
-        brokers: named(&table.section("brokers"), |name, table| broker::read(name, table, &identity)),
-        logins: named(&table.section("secrets"), |_, table| secret::login(table)),
-        functions: named(&table.section("functions"), |name, table| function::read(name, table, &identity)),
-    };
+    let brokers = named(&table.section("brokers"), |name, table| broker::read(name, table, &identity));
+    let logins = named(&table.section("secrets"), |_, table| secret::login(table));
+    let function = |name: &str, table: &mut Table<'_>| function::read(name, table, &identity, &logins);
+    let functions = named(&table.section("functions"), function);
+    let targets = Targets { brokers, functions, logins };
     let mappings = table.optional("event_source_mappings", |entry| mappings(entry, &targets));
     table.not_yet(&["aws"]);
     let (server, mappings) = (server?, mappings?.unwrap_or_default());

@@ -47,7 +47,7 @@ pub(super) fn open_or_secret(entry: &Entry<'_>) -> Result<String, Reported> {
     if entry.is_text() { entry.text() } else { Ok(secret(entry)?.expose_secret().to_owned()) }
 }
 
-fn secret(entry: &Entry<'_>) -> Result<SecretString, Reported> {
+pub(super) fn secret(entry: &Entry<'_>) -> Result<SecretString, Reported> {
     if entry.is_text() {
         return Err(
             entry.report("must not stand here: write { env = \"VARIABLE\" } or { file = \"PATH\" }, and put it there")

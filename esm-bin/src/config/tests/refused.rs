@@ -133,11 +133,6 @@ fn what_this_build_does_not_act_on_is_refused() {
         ("[aws]", "endpoint_url = \"http://localhost\""),
         ("[brokers.b]", "delivery_limit = 20\nengine = \"rabbitmq\"\nendpoints = [\"amqp://h\"]"),
         ("[functions.g]", "lambda = { name = \"g\" }"),
-        ("[functions.g]", "http = { url = \"http://h/\", headers = {} }"),
-        ("[functions.g]", "http = { url = \"http://h/\", tls = {} }"),
-        ("[functions.g]", "http = { url = \"http://h/\", secret = \"s\" }"),
-        ("[functions.g]", "http = { url = \"http://h/\", hmac_secret = \"s\" }"),
-        ("[functions.g]", "http = { url = \"http://h/\", protocol = \"webhook\" }"),
     ] {
         let found = problems(&format!("{table}\n{key}\n"));
         assert!(matches!(found.as_slice(), [one] if one.contains("does not act on")), "{key}: {found:?}");
@@ -260,6 +255,22 @@ fn tags_with_our_prefix_act_and_others_are_kept() {
     let both = r#"scaling_config = { maximum_concurrency = 2 }
                   tags = { "esm:maximum-concurrency" = "2" }"#;
     check_mapping(both, &["event_source_mappings[0].scaling_config: the tag esm:maximum-concurrency"]);
+}
+
+#[test]
+fn a_functions_url_is_called_as_its_settings_say() {
+    let http = |keys: &str| format!("{SECRET}[functions.f]\nhttp = {{ url = \"http://h/\", {keys} }}\n");
+    let key = |rest: &str| format!("functions.f.http{rest}");
+    check(&http(r#"protocol = "webhook", headers = { X-A = "b", authorization = { env = "PASSWORD" } }"#), &[]);
+    check(&http(r#"protocol = "webhook", secret = "login", hmac_secret = { env = "PASSWORD" }"#), &[]);
+    check(&http(r#"protocol = "grpc""#), &[&key(".protocol: must be \"lambda\" or \"webhook\"")]);
+    check(&http(r#"hmac_secret = { env = "PASSWORD" }"#), &[&key(".hmac_secret: has an effect with protocol")]);
+    check(&http(r#"protocol = "webhook", hmac_secret = "hunter2""#), &[&key(".hmac_secret: must not stand here")]);
+    check(&http(r#"secret = "hunter2""#), &[&key(".secret: names no table of [secrets]; there are: login")]);
+    check(&http(r#"headers = { "a b" = "hunter2" }"#), &[&key(": `a b` is no header that can be set")]);
+    check(&http(r#"headers = { Host = "x" }"#), &[&key(": `Host` is no header that can be set")]);
+    check(&http("tls = {}"), &[&key(": tls has no effect on a URL that begins with http://")]);
+    check(&http(r#"tls = { ca_file = "absent" }"#), &[&key(".tls.ca_file: cannot read `/nonexistent/absent`")]);
 }
 
 #[test]
