@@ -33,7 +33,7 @@ pub use self::launch::launch;
 use self::pool::Pool;
 use crate::backend::{Backend, Reply};
 
-/// Variables that every process gets from us and that no setting may change.
+/// Variables that are ours to set or to leave out, and not for settings.
 pub const RESERVED_VARIABLES: [&str; 5] = [
     "AWS_LAMBDA_RUNTIME_API",
     "AWS_LAMBDA_FUNCTION_NAME",
