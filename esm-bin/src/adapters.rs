@@ -232,7 +232,9 @@ pub(crate) fn process(entry: &Entry<'_>, function: ProcessFunction) -> Result<Ar
     const START_TIMEOUT: Duration = Duration::from_secs(60);
 
     if let Some(name) = RESERVED_VARIABLES.iter().find(|name| function.environment.contains_key(**name)) {
-        return Err(entry.report(format_args!("environment must not have {name}, which is for esm to set or to leave out")));
+        return Err(
+            entry.report(format_args!("environment must not have {name}, which is for esm to set or to leave out"))
+        );
     }
     Ok(Arc::new(ProcessInvoker::new(ProcessSettings {
         name: function.name,
