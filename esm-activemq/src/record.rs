@@ -135,7 +135,7 @@ impl RecordEncoder {
             return Err(Unfit { reason: DropReason::TooLarge, cause });
         }
         let json = self.keep();
-        Ok(Record::new(json, places.redelivered, places.message_id))
+        Ok(Record::new(json, places.redelivered, places.message_id, places.data))
     }
 
     /// The record that was written, in a buffer that it shares with others unless it is large.
@@ -214,10 +214,11 @@ fn sent_at(message: &Message) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(since_epoch))
 }
 
-/// Where `redelivered` and the message id stand in a record.
+/// Where `redelivered`, the message id and the body stand in a record.
 struct Places {
     redelivered: usize,
     message_id: Range<usize>,
+    data: Range<usize>,
 }
 
 /// Writes everything in front of the properties, as AWS documents it.
@@ -234,8 +235,8 @@ fn put_documented(out: &mut Vec<u8>, dispatch: &MessageDispatch, message: &Messa
     put_text(out, br#","destination":{"physicalname":"#, physical_name(dispatch), ABSENT);
     put_text(out, br#","physicalName":"#, physical_name(dispatch), ABSENT);
     out.put_u8(b'}');
-    put_data(out, message, body);
-    Places { redelivered, message_id }
+    let data = put_data(out, message, body);
+    Places { redelivered, message_id, data }
 }
 
 /// Likewise, as AWS sends it, in its order.
@@ -250,8 +251,8 @@ fn put_wire(out: &mut Vec<u8>, dispatch: &MessageDispatch, message: &Message, bo
     put_text(out, br#","type":"#, message.message_type.as_ref(), ABSENT);
     put_number(out, br#","expiration":"#, message.expiration);
     put_number(out, br#","priority":"#, message.priority.clamp(0, HIGHEST_PRIORITY));
-    put_data(out, message, body);
-    Places { redelivered, message_id }
+    let data = put_data(out, message, body);
+    Places { redelivered, message_id, data }
 }
 
 /// Writes what both spellings begin with; returns where the message id stands.
@@ -296,11 +297,15 @@ fn put_reply_to(out: &mut Vec<u8>, message: &Message, absent: &[u8]) {
     }
 }
 
-fn put_data(out: &mut Vec<u8>, message: &Message, body: &[u8]) {
+/// Writes the body and the times that follow it; returns where the body stands.
+fn put_data(out: &mut Vec<u8>, message: &Message, body: &[u8]) -> Range<usize> {
     out.put_slice(br#","data":""#);
+    let start = out.len();
     STANDARD.encode_append(body, out);
+    let end = out.len();
     put_number(out, br#"","brokerInTime":"#, message.broker_in_time);
     put_number(out, br#","brokerOutTime":"#, message.broker_out_time);
+    start..end
 }
 
 fn put_text(out: &mut Vec<u8>, name: &[u8], text: Option<&Text>, absent: &[u8]) {

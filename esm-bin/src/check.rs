@@ -48,6 +48,9 @@ fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
     if let Some(limit) = broker.consumer_timeout {
         line("", format!("handed back in time before the broker's consumer timeout of {limit:?}"));
     }
+    for pattern in mapping.filter.iter().flat_map(|filter| filter.patterns()) {
+        line("filter", pattern.clone());
+    }
     line("dead letters", dead_letters(configured));
     for (key, value) in tags {
         line("tag", format!("{key} = {value:?}"));

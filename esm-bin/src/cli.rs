@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsString,
+    fmt::Display,
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -21,6 +22,7 @@ use crate::{
     by_hand::{self, Engine},
     check,
     config::{self, Config, Environment, Problem},
+    filter,
     logging::{self, LogFormat},
     serve::{self, End},
 };
@@ -39,10 +41,11 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0        ended as asked; for check: the configuration has no problem; for invoke: the function succeeded
+  0        ended as asked; for check: the configuration has no problem; for invoke: the function succeeded; for
+           filter test: the message passes
   1        failed while running, or could not drain in time (what was unfinished goes back to its broker);
-           for invoke: the function did not succeed
-  2        the configuration has a problem, or the command line
+           for invoke: the function did not succeed; for filter test: the message does not pass
+  2        the configuration has a problem, or a pattern, or the command line
   130, 143 ended at once by a second signal (SIGINT, SIGTERM)
 
 Environment:
@@ -91,6 +94,25 @@ enum Command {
         /// Which broker's
         engine: Engine,
     },
+    /// Works with the patterns of filters
+    #[command(subcommand)]
+    Filter(FilterCommand),
+}
+
+#[derive(Subcommand)]
+enum FilterCommand {
+    /// Says which part of which pattern accepts or refuses a message
+    Test {
+        /// A pattern, or a file as file://PATH; several are several filters
+        #[arg(long, required = true)]
+        pattern: Vec<String>,
+        /// The body of the message, or a file as file://PATH
+        #[arg(long)]
+        message: String,
+        /// The record around the body as JSON, or a file as file://PATH, for patterns that speak about its other members
+        #[arg(long, default_value = "{}")]
+        record: String,
+    },
 }
 
 /// Becomes a function's process if the command line asks for that, as our own does when it starts
@@ -109,6 +131,7 @@ pub fn run() -> ExitCode {
             print(engine.sample_event().as_bytes());
             0
         }
+        Command::Filter(FilterCommand::Test { pattern, message, record }) => filter_test(&pattern, &message, &record),
     };
     ExitCode::from(result)
 }
@@ -118,10 +141,27 @@ fn check(file: &Path) -> u8 {
         Ok(config) => (check::plan(&config), 0),
         Err(problems) => (problems.iter().map(Problem::to_string).collect(), NOT_CONFIGURED),
     };
+    print(&lines);
+    code
+}
+
+fn filter_test(patterns: &[String], message: &str, record: &str) -> u8 {
+    match filter::test(patterns, message, record) {
+        Ok(explanation) => {
+            print(&[explanation.to_string().trim_end()]);
+            if explanation.accepts() { 0 } else { FAILED }
+        }
+        Err(problems) => {
+            print(&problems);
+            NOT_CONFIGURED
+        }
+    }
+}
+
+fn print(lines: &[impl Display]) {
     let mut output = io::stdout().lock();
     // Whoever closes our output wants to read no more.
     let _ = lines.iter().try_for_each(|line| writeln!(output, "{line}"));
-    code
 }
 
 fn serve(file: &Path, format: Option<LogFormat>) -> u8 {

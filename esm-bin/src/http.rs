@@ -148,6 +148,7 @@ mod tests {
             maximum_concurrency: MaximumConcurrency::ONE,
             redelivery: RedeliveryPolicy::RABBITMQ,
             dead_letter: DeadLetter::Park,
+            filter: None,
         };
         let status = watch::channel(Status::new(state)).1;
         Listed { enabled, supervised: Supervised { mapping: Arc::new(mapping), status } }

@@ -117,6 +117,39 @@ fn the_version_names_the_features_built_in() {
 }
 
 #[test]
+fn filter_test_says_which_part_of_a_pattern_refuses_a_message() {
+    let pattern = r#"{"data":{"kind":["order"],"total":[{"numeric":[">",10]}]}}"#;
+    let try_out =
+        |pattern: &str, message: &str| run(&["filter", "test", "--pattern", pattern, "--message", message], pattern);
+    let refused = try_out(pattern, r#"{"kind":"order","total":5}"#);
+    assert_eq!(
+        text(&refused.stdout),
+        r#"refused: the body is JSON
+filter 0 refuses
+  data.kind ["order"]: met
+  data.total [{"numeric":[">",10]}]: not met by any value there
+"#
+    );
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(try_out(pattern, r#"{"kind":"order","total":50}"#).status.code(), Some(0));
+    let wrong = try_out(r#"{"data":{"kind":"order"}}"#, "");
+    assert!(text(&wrong.stdout).starts_with("filter 0: data.kind must be a list"));
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[test]
+fn filter_test_reads_files_and_knows_the_record_around_a_body() {
+    let record = r#"{"basicProperties":{"appId":"shop"}}"#;
+    let arguments = ["filter", "test", "--pattern", "file://esm.toml", "--message", "x", "--record", record];
+    let output = run(&arguments, r#"{"basicProperties":{"appId":["shop"]}}"#);
+    assert!(text(&output.stdout).starts_with("accepted: the body is a plain text"));
+    assert_eq!(output.status.code(), Some(0));
+    let missing = run(&["filter", "test", "--pattern", "{}", "--message", "file://absent"], "");
+    assert!(text(&missing.stdout).starts_with("--message: cannot read `absent`"));
+    assert_eq!(missing.status.code(), Some(2));
+}
+
+#[test]
 fn serve_logs_every_problem_and_exits_with_2() {
     let output = run(&["serve"], TEN_MISTAKES);
     let events: Vec<Value> = text(&output.stderr).lines().map(|line| serde_json::from_str(line).unwrap()).collect();

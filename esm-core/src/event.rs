@@ -19,15 +19,17 @@ pub struct Record {
     json: Bytes,
     redelivered_at: usize,
     message_id: Range<usize>,
+    data: Range<usize>,
 }
 
 impl Record {
     /// Takes a record as an adapter encoded it: `json` begins with a comma, one of [`REDELIVERED`]
-    /// stands at `redelivered_at`, and the message id's text at `message_id` (empty: there is none).
-    pub fn new(json: Bytes, redelivered_at: usize, message_id: Range<usize>) -> Self {
+    /// stands at `redelivered_at`, the message id's text at `message_id` (empty: there is none), and the
+    /// body in Base64 at `data`.
+    pub fn new(json: Bytes, redelivered_at: usize, message_id: Range<usize>, data: Range<usize>) -> Self {
         debug_assert_eq!(json.first(), Some(&b','));
         debug_assert!(REDELIVERED.iter().any(|flag| json[redelivered_at..].starts_with(*flag)));
-        Self { json, redelivered_at, message_id }
+        Self { json, redelivered_at, message_id, data }
     }
 
     /// The size in an event, the comma included.
@@ -39,6 +41,16 @@ impl Record {
     pub fn message_id(&self) -> Option<&str> {
         let text = &self.json[self.message_id.clone()];
         std::str::from_utf8(text).ok().filter(|id| !id.is_empty())
+    }
+
+    /// The record without its comma.
+    pub(crate) fn json(&self) -> &[u8] {
+        self.json.get(1..).unwrap_or_default()
+    }
+
+    /// The body in Base64.
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.json[self.data.clone()]
     }
 
     /// Whether the message was delivered before.
@@ -128,7 +140,7 @@ mod tests {
     fn record(text: &str) -> Record {
         let json = format!(r#",{{"id":"{text}","redelivered":false}}"#);
         let flag = json.find("false").unwrap();
-        Record::new(json.into(), flag, 8..8 + text.len())
+        Record::new(json.into(), flag, 8..8 + text.len(), 0..0)
     }
 
     #[test]

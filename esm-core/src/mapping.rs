@@ -1,10 +1,10 @@
 //! What a mapping is, as types that can only be built valid.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
-use crate::event::EVENT_SIZE_LIMIT;
+use crate::{event::EVENT_SIZE_LIMIT, filter::FilterCriteria};
 
 /// An event source mapping: one queue of one broker, read in batches for one function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Mapping {
     pub redelivery: RedeliveryPolicy,
     /// Where messages go that can never be processed.
     pub dead_letter: DeadLetter,
+    /// `FilterCriteria`: which messages the function gets; absent: all.
+    pub filter: Option<Arc<FilterCriteria>>,
 }
 
 impl Mapping {
@@ -177,6 +179,7 @@ mod tests {
             maximum_concurrency: concurrency.try_into().unwrap(),
             redelivery: RedeliveryPolicy::RABBITMQ,
             dead_letter: DeadLetter::Park,
+            filter: None,
         }
     }
 

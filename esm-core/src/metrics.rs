@@ -50,6 +50,7 @@ struct Families {
     errors: IntCounterVec,
     throttles: IntCounterVec,
     polled: IntCounterVec,
+    filtered_out: IntCounterVec,
     invoked: IntCounterVec,
     failed_invoke: IntCounterVec,
     dropped: IntCounterVec,
@@ -118,6 +119,11 @@ impl Metrics {
                 FUNCTION_MAPPING,
             )?,
             polled: counter("esm_polled_events_total", "Messages received (PolledEventCount)", MAPPING)?,
+            filtered_out: counter(
+                "esm_filtered_out_events_total",
+                "Messages that no filter accepts (FilteredOutEventCount)",
+                MAPPING,
+            )?,
             invoked: counter(
                 "esm_invoked_events_total",
                 "Records that the function ran with, again with each retry (InvokedEventCount)",
@@ -169,6 +175,7 @@ impl Metrics {
             errors: families.errors.with_label_values(&by_function),
             throttles: families.throttles.with_label_values(&by_function),
             polled: families.polled.with_label_values(&by_mapping),
+            filtered_out: families.filtered_out.with_label_values(&by_mapping),
             invoked: families.invoked.with_label_values(&by_mapping),
             failed_invoke: families.failed_invoke.with_label_values(&by_mapping),
             dropped: DropReason::ALL.map(|why| families.dropped.with_label_values(&[uuid.as_str(), why.as_str()])),
@@ -206,6 +213,7 @@ pub struct MappingMetrics {
     pub(crate) errors: IntCounter,
     pub(crate) throttles: IntCounter,
     pub(crate) polled: IntCounter,
+    pub(crate) filtered_out: IntCounter,
     pub(crate) invoked: IntCounter,
     pub(crate) failed_invoke: IntCounter,
     pub(crate) deleted: IntCounter,
@@ -244,9 +252,14 @@ impl Drop for MappingMetrics {
         for family in [&families.invocations, &families.errors, &families.throttles] {
             let _ = family.remove_label_values(&by_function);
         }
-        for family in
-            [&families.polled, &families.invoked, &families.failed_invoke, &families.deleted, &families.reconnects]
-        {
+        for family in [
+            &families.polled,
+            &families.filtered_out,
+            &families.invoked,
+            &families.failed_invoke,
+            &families.deleted,
+            &families.reconnects,
+        ] {
             let _ = family.remove_label_values(&by_mapping);
         }
         for family in [&families.source_connected, &families.in_flight_batches, &families.parked] {
@@ -281,7 +294,7 @@ mod tests {
         let mapping = crate::testing::mapping();
 
         let handles = metrics.mapping(&mapping);
-        assert_eq!(registry.gather().len(), 16);
+        assert_eq!(registry.gather().len(), 17);
 
         drop(handles);
         assert!(registry.gather().is_empty());

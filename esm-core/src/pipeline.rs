@@ -20,6 +20,7 @@ use crate::{
     batch::{Batch, Batcher, ClosedBy, Room},
     event::{EVENT_SIZE_LIMIT, Envelope},
     failures::Failures,
+    filter::Sieve,
     function::{Function, Slot},
     groups::Groups,
     invoker::Outcome,
@@ -103,6 +104,8 @@ impl Caution {
 struct Finished {
     session_number: u64,
     was_batch: bool,
+    /// It acknowledged what no filter accepts, which counts nowhere else.
+    was_rejection: bool,
     settled: usize,
     parked: usize,
 }
@@ -156,6 +159,7 @@ impl Pipeline {
         });
         let _over = lease.over.clone().drop_guard();
         let batcher = Batcher::new(&self.parts.mapping, &lease.envelope);
+        let sieve = Sieve::new(self.parts.mapping.filter.clone());
         // What waits for its group is of a session that has ended, and comes again.
         drop(self.groups.take_waiting());
         let mut run = Run {
@@ -164,6 +168,9 @@ impl Pipeline {
             deliveries,
             lost,
             trouble,
+            sieve,
+            rejected: Vec::new(),
+            is_rejecting: false,
             batcher,
             prefetch: prefetch as usize,
             terms,
@@ -243,6 +250,11 @@ struct Run<'a> {
     deliveries: mpsc::Receiver<Arrival>,
     lost: oneshot::Receiver<SourceError>,
     trouble: watch::Receiver<Option<SourceError>>,
+    sieve: Sieve,
+    /// Deliveries that no filter accepts, until they are acknowledged together.
+    rejected: Vec<Receipt>,
+    /// Some are being acknowledged now; so further ones gather meanwhile.
+    is_rejecting: bool,
     batcher: Batcher,
     prefetch: usize,
     terms: Terms,
@@ -250,7 +262,8 @@ struct Run<'a> {
     begun_at: Instant,
     /// Its prefetch was changed already: that needs no new session.
     changes_prefetch: bool,
-    /// Deliveries taken out of the channel and not yet settled, parked ones included.
+    /// Deliveries taken out of the channel and not yet settled, parked ones included. Those that no filter accepts
+    /// do not count: they are settled without delay, whatever waits.
     unsettled: usize,
     parked: usize,
 }
@@ -346,15 +359,36 @@ impl Run<'_> {
         let mut taken = 0;
         while let Some(arrival) = next {
             taken += 1;
-            self.unsettled += 1;
             match arrival {
-                Arrival::Delivery(delivery) => self.offer(delivery),
-                Arrival::Unusable(unusable) => self.give_up(unusable),
+                Arrival::Delivery(delivery) if !self.sieve.passes(&delivery.record) => {
+                    self.rejected.push(delivery.receipt);
+                }
+                Arrival::Delivery(delivery) => {
+                    self.unsettled += 1;
+                    self.offer(delivery);
+                }
+                Arrival::Unusable(unusable) => {
+                    self.unsettled += 1;
+                    self.give_up(unusable);
+                }
             }
             next = if self.may_take() { self.deliveries.try_recv().ok() } else { None };
         }
         self.lease.parts.metrics.polled.inc_by(taken);
+        if !self.is_rejecting {
+            self.reject();
+        }
         self.close_without_credit();
+    }
+
+    /// Acknowledges what no filter accepts: all that has gathered, with one call.
+    fn reject(&mut self) {
+        let rejected = std::mem::take(&mut self.rejected);
+        if !rejected.is_empty() {
+            self.is_rejecting = true;
+            let task = self.lease.clone().reject(rejected).instrument(Span::current());
+            self.pipeline.tasks.spawn(task);
+        }
     }
 
     /// Puts a delivery into the open batch, unless its group has to wait.
@@ -437,8 +471,12 @@ impl Run<'_> {
             self.take_released();
             return Ok(()); // its deliveries went back with its session
         }
-        if finished.was_batch {
+        if finished.was_batch || finished.was_rejection {
             self.pipeline.caution.reassure();
+        }
+        if finished.was_rejection {
+            self.is_rejecting = false;
+            self.reject();
         }
         self.unsettled -= finished.settled;
         let was_clogged = self.is_clogged();
@@ -493,6 +531,7 @@ impl Run<'_> {
     /// Ends the session in good order: nothing more is taken or retried, what runs is waited for.
     async fn retire(&mut self) {
         let consumer = self.lease.consumer.clone();
+        self.reject();
         let cancelled = consumer.cancel().await;
         self.lease.retire.cancel();
         match cancelled {
@@ -637,7 +676,18 @@ impl Lease {
 
     async fn give_up_alone(self: Arc<Self>, unusable: Unusable) -> Finished {
         let parked = self.give_up(&unusable).await.unwrap_or(0);
-        Finished { session_number: self.session_number, was_batch: false, settled: 1 - parked, parked }
+        Finished { session_number: self.session_number, settled: 1 - parked, parked, ..Finished::default() }
+    }
+
+    async fn reject(self: Arc<Self>, receipts: Vec<Receipt>) -> Finished {
+        match self.consumer.settle(&receipts, Disposition::Ack).await {
+            Ok(()) => self.parts.metrics.filtered_out.inc_by(receipts.len() as u64),
+            Err(error) => {
+                warn!(%error, records = receipts.len(), "not wanted, but not acknowledged: these messages come again");
+                self.could_not_tell(error);
+            }
+        }
+        Finished { session_number: self.session_number, was_rejection: true, ..Finished::default() }
     }
 
     async fn invoke_until_decided(&self, mut part: Batch, is_first_invocation: &mut bool) -> Decided {

@@ -100,9 +100,11 @@ impl RecordEncoder {
         let redelivered_at = out.len();
         out.put_slice(REDELIVERED[usize::from(message.redelivered)]);
         out.put_slice(br#","data":""#);
+        let data_at = out.len();
         put_base64(out, &message.data);
+        let data = data_at..out.len();
         out.put_slice(br#""}"#);
-        Record::new(self.buffer.split().freeze(), redelivered_at, message_id)
+        Record::new(self.buffer.split().freeze(), redelivered_at, message_id, data)
     }
 
     /// Makes room, so that a record is rarely moved while it grows, and a large one has a buffer

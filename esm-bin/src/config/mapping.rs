@@ -6,6 +6,7 @@ use std::{
 };
 
 use esm_core::{
+    filter::{FilterCriteria, FilterErrors},
     mapping::{BatchSize, BatchingWindow, DeadLetter, Mapping, MaximumConcurrency, RedeliveryPolicy},
     source::Connect,
 };
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     broker::{Broker, Engine},
-    entry::Entry,
+    entry::{Entry, all},
     function::Function,
     problem::Reported,
     secret::Login,
@@ -31,7 +32,6 @@ const LONGEST_QUEUE_NAME: usize = 1_000;
 
 /// Keys of the format whose behaviour this build does not have.
 const LATER: &[&str] = &[
-    "filter_criteria",
     "function_response_types",
     "bisect_batch_on_function_error",
     "maximum_record_age_in_seconds",
@@ -92,6 +92,7 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
                 Engine::Activemq => DeadLetter::Broker,
                 Engine::Rabbitmq => settings.tags.dead_letter,
             },
+            filter: settings.filter,
         },
         virtual_host: route.virtual_host,
         broker: route.broker,
@@ -185,6 +186,7 @@ struct Settings {
     /// -1: without end.
     maximum_retry_attempts: Option<i64>,
     tags: Tags,
+    filter: Option<Arc<FilterCriteria>>,
 }
 
 impl Settings {
@@ -193,6 +195,7 @@ impl Settings {
         let window = table.optional("maximum_batching_window_in_seconds", Entry::number);
         let scaling = table.optional("scaling_config", |entry| entry.table(scaling_config));
         let retries = table.optional("maximum_retry_attempts", |entry| entry.within(-1..=10_000));
+        let filter = table.optional("filter_criteria", filter_criteria);
         let tags = table.optional("tags", tags::read);
         let (scaling, tags) = (scaling?, tags?.unwrap_or_default());
         if scaling.is_some() && tags.maximum_concurrency.is_some() {
@@ -206,6 +209,7 @@ impl Settings {
             window: window?.unwrap_or_default(),
             maximum_concurrency: scaling.or(tags.maximum_concurrency),
             maximum_retry_attempts: retries?,
+            filter: filter?.flatten(),
             tags,
         })
     }
@@ -226,6 +230,21 @@ impl Settings {
             ));
         }
         Ok(RedeliveryPolicy { maximum_redeliveries, ..default })
+    }
+}
+
+/// A list of patterns; an empty one filters nothing.
+fn filter_criteria(entry: &Entry<'_>) -> Result<Option<Arc<FilterCriteria>>, Reported> {
+    let entries = entry.list()?;
+    let patterns = all(entries.iter().map(Entry::text))?;
+    match FilterCriteria::parse(&patterns) {
+        Ok(_) if patterns.is_empty() => Ok(None),
+        Ok(filter) => Ok(Some(Arc::new(filter))),
+        Err(FilterErrors(problems)) => all(problems.iter().map(|problem| {
+            let pattern = entries.get(problem.filter).unwrap_or(entry);
+            Err(pattern.report(problem.words()))
+        }))
+        .map(|_: Vec<()>| None),
     }
 }
 

@@ -35,6 +35,7 @@ pub fn mapping() -> Mapping {
         maximum_concurrency: MaximumConcurrency::ONE,
         redelivery: RedeliveryPolicy::RABBITMQ,
         dead_letter: DeadLetter::Park,
+        filter: None,
     }
 }
 
@@ -50,7 +51,7 @@ pub fn record(id: &str, redelivered: bool, padding: usize) -> Record {
     json.put_slice(br#","padding":""#);
     json.put_bytes(b'.', padding);
     json.put_slice(br#""}"#);
-    Record::new(json.freeze(), flag_at, id_at..id_at + id.len())
+    Record::new(json.freeze(), flag_at, id_at..id_at + id.len(), 0..0)
 }
 
 /// The event of these records.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::float_cmp, reason = "counts are exact")]
 
+mod filters;
 mod groups;
 mod redelivery;
 

@@ -114,3 +114,13 @@ fn the_environment_overrides_keys_and_is_named_in_problems() {
     assert!(listen.ends_with("(set by ESM__SERVER__LISTEN)"), "{listen}");
     assert_eq!(unknown, "server.listn: is not a known key; did you mean `listen`? (set by ESM__SERVER__LISTN)");
 }
+
+#[test]
+fn filters_are_compiled_and_an_empty_list_filters_nothing() {
+    let config =
+        valid(&(whole() + r#"filter_criteria = ['{"data":{"kind":["order"]}}', '{"redelivered":[true]}']"#), &[]);
+    let filter = config.mappings[0].mapping.filter.as_ref().expect("there are filters");
+    assert_eq!(filter.patterns().len(), 2);
+    let config = valid(&(whole() + "filter_criteria = []"), &[]);
+    assert!(config.mappings[0].mapping.filter.is_none());
+}
