@@ -128,7 +128,7 @@ pub fn run() -> ExitCode {
         Command::Serve { config, log_format } => serve(&config, log_format),
         Command::Invoke { function, event, config } => invoke(&function, &event, &config),
         Command::Event { engine } => {
-            print(engine.sample_event().as_bytes());
+            print_bytes(engine.sample_event().as_bytes());
             0
         }
         Command::Filter(FilterCommand::Test { pattern, message, record }) => filter_test(&pattern, &message, &record),
@@ -209,7 +209,7 @@ fn invoke(name: &str, event: &Path, file: &Path) -> u8 {
     };
     let Reply { outcome, body } = runtime.block_on(by_hand::invoke(function, event));
     runtime.shutdown_background();
-    print(&body);
+    print_bytes(&body);
     let words = match outcome {
         Outcome::Success => return 0,
         Outcome::FunctionError { error_type, message } => format!("the function failed: {error_type}: {message}"),
@@ -223,7 +223,7 @@ fn invoke(name: &str, event: &Path, file: &Path) -> u8 {
 }
 
 /// To standard output, with a line's end.
-fn print(bytes: &[u8]) {
+fn print_bytes(bytes: &[u8]) {
     let mut output = io::stdout().lock();
     let end: &[u8] = if bytes.is_empty() || bytes.ends_with(b"\n") { b"" } else { b"\n" };
     // Whoever closes our output wants to read no more.

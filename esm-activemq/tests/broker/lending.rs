@@ -133,24 +133,3 @@ async fn what_comes_into_an_empty_queue_arrives_in_its_order() {
     assert_eq!(texts(&session, &deliveries), numbers(0..60));
     assert!(matches!(arrival(&mut session).await, Arrival::Delivery(_)));
 }
-
-#[tokio::test]
-#[ignore = "needs a broker"]
-async fn a_batch_fills_from_the_backlogs_of_several_queues() {
-    let broker = TestBroker::shared();
-    let parent = broker.queue("backlogs");
-    let queues = ["a", "b", "c"].map(|name| format!("{parent}.{name}"));
-    for queue in &queues {
-        broker.produce(queue, Messages::text("{n}").count(if queue.ends_with('b') { 2_000 } else { 500 })).await;
-    }
-    let mut session = Mapping::new(&broker, &format!("{parent}.*")).open(3_500).await;
-
-    let began = Instant::now();
-    let deliveries = receive(&mut session, 3_000).await;
-
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-    ack(&session, &deliveries).await;
-    for queue in &queues {
-        broker.wait_until(queue, |queue| queue.size == 0).await;
-    }
-}
