@@ -34,6 +34,9 @@ const KILLED: u8 = 128;
 /// More threads make an idle service no better and no smaller.
 const MOST_THREADS: usize = 4;
 
+/// What stands on the command line itself, or in a file.
+const TEXT_OR_FILE: &str = "TEXT|file://PATH";
+
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let features = if FEATURES.is_empty() { "none".into() } else { FEATURES.join(", ") };
     format!("{} (features: {features})", env!("CARGO_PKG_VERSION"))
@@ -103,14 +106,14 @@ enum Command {
 enum FilterCommand {
     /// Says which part of which pattern accepts or refuses a message
     Test {
-        /// A pattern, or a file as file://PATH; several are several filters
-        #[arg(long, required = true)]
+        /// A pattern; several are several filters
+        #[arg(long, required = true, value_name = TEXT_OR_FILE)]
         pattern: Vec<String>,
-        /// The body of the message, or a file as file://PATH
-        #[arg(long)]
+        /// The body of the message
+        #[arg(long, value_name = TEXT_OR_FILE)]
         message: String,
-        /// The record around the body as JSON, or a file as file://PATH, for patterns that speak about its other members
-        #[arg(long, default_value = "{}")]
+        /// The record around the body as JSON, for patterns that speak about its other members
+        #[arg(long, value_name = TEXT_OR_FILE, default_value = "{}")]
         record: String,
     },
 }

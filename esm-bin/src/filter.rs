@@ -32,8 +32,11 @@ pub fn test(patterns: &[String], message: &str, record: &str) -> Result<Explanat
 /// The bytes of an argument; none, with a problem, if its file cannot be read.
 fn read<'a>(name: &str, argument: &'a str, problems: &mut Vec<String>) -> Cow<'a, [u8]> {
     let Some(path) = argument.strip_prefix(FILE) else { return Cow::Borrowed(argument.as_bytes()) };
-    fs::read(path).map(Cow::Owned).unwrap_or_else(|error| {
-        problems.push(format!("{name}: cannot read `{path}`: {error}"));
-        Cow::default()
-    })
+    match fs::read(path) {
+        Ok(content) => Cow::Owned(content),
+        Err(error) => {
+            problems.push(format!("{name}: cannot read `{path}`: {error}"));
+            Cow::default()
+        }
+    }
 }

@@ -25,10 +25,11 @@ pub struct Record {
 impl Record {
     /// Takes a record as an adapter encoded it: `json` begins with a comma, one of [`REDELIVERED`]
     /// stands at `redelivered_at`, the message id's text at `message_id` (empty: there is none), and the
-    /// body in Base64 at `data`.
+    /// body in Base64 at `data` (`0..0`: there is none).
     pub fn new(json: Bytes, redelivered_at: usize, message_id: Range<usize>, data: Range<usize>) -> Self {
         debug_assert_eq!(json.first(), Some(&b','));
         debug_assert!(REDELIVERED.iter().any(|flag| json[redelivered_at..].starts_with(*flag)));
+        debug_assert!(data.end == 0 || json[..data.start].ends_with(br#""data":""#) && json[data.end] == b'"');
         Self { json, redelivered_at, message_id, data }
     }
 

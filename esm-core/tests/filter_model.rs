@@ -344,12 +344,13 @@ mod model {
                 let number = number.as_f64().expect("a number");
                 bounds.chunks(2).all(|bound| {
                     let limit = bound[1].as_f64().expect("a number");
+                    let order = number.partial_cmp(&limit).expect("two numbers");
                     match bound[0].as_str().expect("a sign") {
-                        "<" => number < limit,
-                        "<=" => number <= limit,
-                        ">" => number > limit,
-                        ">=" => number >= limit,
-                        _ => number >= limit && number <= limit,
+                        "<" => order.is_lt(),
+                        "<=" => order.is_le(),
+                        ">" => order.is_gt(),
+                        ">=" => order.is_ge(),
+                        _ => order.is_eq(),
                     }
                 })
             }
