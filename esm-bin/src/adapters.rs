@@ -1,8 +1,12 @@
 //! Which brokers and backends this build can speak to: the only file that asks for features.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, ffi::OsString, num::NonZeroU16, path::PathBuf, process::ExitCode, sync::Arc, time::Duration,
+};
 
-use esm_core::{invoker::Invoke, source::Connect, tls::TlsFiles};
+use esm_core::{source::Connect, tls::TlsFiles};
+use esm_invoke::backend::Backend;
+use secrecy::SecretString;
 
 use crate::config::{Engine, Entry, EventProfile, Login, Reported};
 
@@ -14,6 +18,8 @@ pub const FEATURES: &[&str] = &[
     "rabbitmq",
     #[cfg(feature = "http")]
     "http",
+    #[cfg(feature = "process")]
+    "process",
 ];
 
 /// Makes sources on one broker; words if it cannot have such a queue.
@@ -137,25 +143,137 @@ fn rabbitmq(
     Err(engine.report(format_args!("this build has no adapter for rabbitmq; {}", built_in())))
 }
 
+/// How the function behind a URL is called.
+pub struct HttpFunction {
+    /// Whether it is a webhook, and not one of Lambda's kind.
+    pub is_webhook: bool,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    /// For Basic authentication.
+    pub login: Option<Arc<Login>>,
+    /// For TLS with an authority or a certificate of one's own.
+    pub tls: Option<TlsFiles>,
+    /// What events are signed with.
+    pub signing_key: Option<SecretString>,
+}
+
 /// The function behind a URL.
 #[cfg(feature = "http")]
-pub(crate) fn http(url: &Entry<'_>, timeout: Duration) -> Result<Arc<dyn Invoke>, Reported> {
-    use esm_invoke::http::{HttpInvoker, HttpSettings};
+pub(crate) fn http(
+    entry: &Entry<'_>,
+    url: &Entry<'_>,
+    function: HttpFunction,
+    timeout: Duration,
+) -> Result<Arc<dyn Backend>, Reported> {
+    use esm_core::tls::TlsMaterial;
+    use esm_invoke::http::{HttpInvoker, HttpSettings, HttpSettingsError, Protocol};
+    use secrecy::ExposeSecret as _;
 
-    match HttpInvoker::new(HttpSettings::new(url.text()?, timeout)) {
+    let tls = function.tls.map(|files| TlsMaterial::read(&files)).transpose();
+    let mut settings = HttpSettings::new(url.text()?, timeout);
+    settings.protocol = if function.is_webhook { Protocol::Webhook } else { Protocol::Lambda };
+    settings.headers = function.headers;
+    settings.login = function.login.map(|login| (login.username.clone(), login.password.expose_secret().to_owned()));
+    settings.tls = tls.map_err(|error| entry.report(error))?;
+    settings.signing_key = function.signing_key.map(|key| key.expose_secret().to_owned());
+    match HttpInvoker::new(settings) {
         Ok(invoker) => Ok(Arc::new(invoker)),
-        Err(error) => Err(url.report(format_args!("{:#}", anyhow::Error::from(error)))),
+        Err(error @ (HttpSettingsError::Url(_) | HttpSettingsError::Scheme(_))) => Err(url.report(error)),
+        Err(error) => Err(entry.report(format_args!("{:#}", anyhow::Error::from(error)))),
     }
 }
 
 /// The function behind a URL.
 #[cfg(not(feature = "http"))]
-pub(crate) fn http(url: &Entry<'_>, _: Duration) -> Result<Arc<dyn Invoke>, Reported> {
-    Err(url.report(format_args!("this build has no backend http; {}", built_in())))
+pub(crate) fn http(
+    entry: &Entry<'_>,
+    _: &Entry<'_>,
+    _: HttpFunction,
+    _: Duration,
+) -> Result<Arc<dyn Backend>, Reported> {
+    Err(entry.report(format_args!("this build has no backend http; {}", built_in())))
+}
+
+/// A function that runs in processes of this machine.
+pub struct ProcessFunction {
+    /// The function's name.
+    pub name: String,
+    /// Its ARN.
+    pub arn: String,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// The working directory.
+    pub folder: PathBuf,
+    /// All variables but those that are the Runtime API's.
+    pub environment: BTreeMap<String, String>,
+    /// How many processes may work at once.
+    pub instances: NonZeroU16,
+    /// How long one invocation may run.
+    pub timeout: Duration,
+    /// After how long without work a process is ended.
+    pub idle_timeout: Duration,
+    /// How much memory a process may use.
+    pub memory_in_mebibytes: Option<u32>,
+    /// How many files it may have open.
+    pub open_files: Option<u64>,
+}
+
+/// Asks our own program to become a function.
+#[cfg(feature = "process")]
+const LAUNCH: &str = "__launch";
+
+/// The function in processes of this machine. Starts nothing yet.
+#[cfg(feature = "process")]
+pub(crate) fn process(entry: &Entry<'_>, function: ProcessFunction) -> Result<Arc<dyn Backend>, Reported> {
+    use esm_invoke::process::{ProcessInvoker, ProcessSettings, RESERVED_VARIABLES};
+
+    /// How long a process may take to ask for an event. Batches are handed back to the broker a
+    /// minute before they must be, so a start takes nothing from the time that an invocation has.
+    const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+    if let Some(name) = RESERVED_VARIABLES.iter().find(|name| function.environment.contains_key(**name)) {
+        return Err(
+            entry.report(format_args!("environment must not have {name}, which is for esm to set or to leave out"))
+        );
+    }
+    Ok(Arc::new(ProcessInvoker::new(ProcessSettings {
+        name: function.name,
+        arn: function.arn,
+        command: function.command.into_iter().map(OsString::from).collect(),
+        folder: function.folder,
+        environment: function.environment,
+        instances: function.instances,
+        timeout: function.timeout,
+        start_timeout: START_TIMEOUT,
+        idle_timeout: function.idle_timeout,
+        memory_in_mebibytes: function.memory_in_mebibytes,
+        open_files: function.open_files,
+        // By this name it is still the same program when its file was replaced by a newer one.
+        launcher: vec!["/proc/self/exe".into(), LAUNCH.into()],
+    })))
+}
+
+/// The function in processes of this machine.
+#[cfg(not(feature = "process"))]
+pub(crate) fn process(entry: &Entry<'_>, _: ProcessFunction) -> Result<Arc<dyn Backend>, Reported> {
+    Err(entry.report(format_args!("this build has no backend process; {}", built_in())))
+}
+
+/// Becomes a function if that is what these arguments, without the program's own, ask for. Returns
+/// only if they do not, or if it is not possible.
+#[cfg(feature = "process")]
+pub(crate) fn launch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    (arguments.next()? == LAUNCH).then(|| esm_invoke::process::launch(arguments))
+}
+
+/// This build starts no functions.
+#[cfg(not(feature = "process"))]
+pub(crate) fn launch(_: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    None
 }
 
 /// What this build has, for who asks for something else.
-#[cfg(not(all(feature = "activemq", feature = "rabbitmq", feature = "http")))]
+#[cfg(not(all(feature = "activemq", feature = "rabbitmq", feature = "http", feature = "process")))]
 fn built_in() -> String {
     let features = if FEATURES.is_empty() { "none at all".into() } else { FEATURES.join(", ") };
     format!("its features are: {features}")

@@ -33,6 +33,7 @@ fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
     line("broker", format!("{} at {}", broker.name, broker.endpoints.join(", ")));
     line("broker ARN", broker.arn.clone());
     line("function", format!("{}, at most {:?} for an invocation", function.name, function.timeout));
+    line("", function.backend.describe());
     if let Some(reserved) = function.reserved_concurrency {
         line("", format!("{reserved} at once over all of its mappings"));
     }

@@ -12,11 +12,14 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use esm_core::invoker::Outcome;
+use esm_invoke::backend::Reply;
 use tokio::runtime::Builder;
 use tracing::error;
 
 use crate::{
-    adapters::FEATURES,
+    adapters::{self, FEATURES},
+    by_hand::{self, Engine},
     check,
     config::{self, Config, Environment, Problem},
     filter,
@@ -41,9 +44,10 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0        ended as asked; for check: the configuration has no problem; for filter test: the message passes
+  0        ended as asked; for check: the configuration has no problem; for invoke: the function succeeded; for
+           filter test: the message passes
   1        failed while running, or could not drain in time (what was unfinished goes back to its broker);
-           for filter test: the message does not pass
+           for invoke: the function did not succeed; for filter test: the message does not pass
   2        the configuration has a problem, or a pattern, or the command line
   130, 143 ended at once by a second signal (SIGINT, SIGTERM)
 
@@ -77,6 +81,22 @@ enum Command {
         #[arg(long, default_value = "esm.toml")]
         config: PathBuf,
     },
+    /// Invokes a function of the configuration once and prints what it answers
+    Invoke {
+        /// The function's name
+        function: String,
+        /// A file with the event's JSON; - is standard input
+        #[arg(long)]
+        event: PathBuf,
+        /// The configuration file
+        #[arg(long, default_value = "esm.toml")]
+        config: PathBuf,
+    },
+    /// Prints a sample of the events that functions get
+    Event {
+        /// Which broker's
+        engine: Engine,
+    },
     /// Works with the patterns of filters
     #[command(subcommand)]
     Filter(FilterCommand),
@@ -98,11 +118,22 @@ enum FilterCommand {
     },
 }
 
+/// Becomes a function's process if the command line asks for that, as our own does when it starts
+/// one. Returns only if it does not, or if that is not possible.
+pub fn launch() -> Option<ExitCode> {
+    adapters::launch(env::args_os().skip(1))
+}
+
 /// Does what the command line asks for.
 pub fn run() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Check { config } => check(&config),
         Command::Serve { config, log_format } => serve(&config, log_format),
+        Command::Invoke { function, event, config } => invoke(&function, &event, &config),
+        Command::Event { engine } => {
+            print_bytes(engine.sample_event().as_bytes());
+            0
+        }
         Command::Filter(FilterCommand::Test { pattern, message, record }) => filter_test(&pattern, &message, &record),
     };
     ExitCode::from(result)
@@ -150,6 +181,56 @@ fn serve(file: &Path, format: Option<LogFormat>) -> u8 {
             NOT_CONFIGURED
         }
     }
+}
+
+fn invoke(name: &str, event: &Path, file: &Path) -> u8 {
+    let config = match config::load(file, &environment()) {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in problems {
+                eprintln!("{problem}");
+            }
+            return NOT_CONFIGURED;
+        }
+    };
+    let asked = by_hand::function(&config, name).and_then(|function| Ok((function, by_hand::event(event)?)));
+    // What the function prints is logged.
+    let started = logging::start(None).and(asked);
+    let (function, event) = match started {
+        Ok(asked) => asked,
+        Err(error) => {
+            eprintln!("esm: {error:#}");
+            return NOT_CONFIGURED;
+        }
+    };
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("esm: cannot start: {error}");
+            return FAILED;
+        }
+    };
+    let Reply { outcome, body } = runtime.block_on(by_hand::invoke(function, event));
+    runtime.shutdown_background();
+    print_bytes(&body);
+    let words = match outcome {
+        Outcome::Success => return 0,
+        Outcome::FunctionError { error_type, message } => format!("the function failed: {error_type}: {message}"),
+        Outcome::Throttled { reason, .. } => format!("the function is busy: {reason}"),
+        Outcome::Unavailable { reason, .. } => format!("the function was not invoked: {reason}"),
+        Outcome::TooLarge { reason } => format!("the event is too large: {reason}"),
+        Outcome::NotUsable { reason } => format!("the function cannot be used: {reason}"),
+    };
+    eprintln!("esm: {words}");
+    FAILED
+}
+
+/// To standard output, with a line's end.
+fn print_bytes(bytes: &[u8]) {
+    let mut output = io::stdout().lock();
+    let end: &[u8] = if bytes.is_empty() || bytes.ends_with(b"\n") { b"" } else { b"\n" };
+    // Whoever closes our output wants to read no more.
+    let _ = output.write_all(bytes).and_then(|()| output.write_all(end)).and_then(|()| output.flush());
 }
 
 fn run_service(config: Config) -> u8 {

@@ -4,10 +4,11 @@
 //!
 //! Reading order: [`cli`] (what can be asked for), [`config`] (a file and the environment become
 //! valid settings), [`adapters`] (the brokers and backends in this build), [`check`] (what the
-//! settings come to, for people), [`filter`] (what filters would say), [`serve`] (start, run,
-//! drain), [`http`] (metrics and health), [`logging`].
+//! settings come to, for people), [`by_hand`] (a function tried alone), [`filter`] (what filters would say), [`serve`]
+//! (start, run, drain), [`http`] (metrics and health), [`logging`].
 
 pub mod adapters;
+pub mod by_hand;
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -12,6 +12,9 @@ const STACK_SIZE: &str = "RUST_MIN_STACK";
 const ENOUGH: &str = if cfg!(debug_assertions) { "536870912" } else { "268435456" };
 
 fn main() -> ExitCode {
+    if let Some(failed) = esm::cli::launch() {
+        return failed;
+    }
     if env::var_os(STACK_SIZE).is_none() {
         // SAFETY: no other thread exists that could read the environment.
         #[allow(unsafe_code)]

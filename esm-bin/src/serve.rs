@@ -15,6 +15,7 @@ use esm_core::{
     status::{State, Status},
     supervisor::{Supervised, Supervisor},
 };
+use futures_util::future::join_all;
 use prometheus::{Registry, process_collector::ProcessCollector};
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -28,6 +29,8 @@ use crate::{
 
 /// What a drain takes beside the longest invocation.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+/// How long functions' processes may take at the end, with the grace that each has.
+const FUNCTIONS_END: Duration = Duration::from_secs(4);
 /// How long requests that are being answered may take at the end.
 const HTTP_END: Duration = Duration::from_secs(2);
 
@@ -66,6 +69,7 @@ pub struct Service {
     drain_timeout: Duration,
     draining: CancellationToken,
     supervisor: Supervisor,
+    functions: Vec<Arc<config::Function>>,
     http_end: CancellationToken,
     http: AbortOnDropHandle<io::Result<()>>,
 }
@@ -74,7 +78,7 @@ impl Service {
     /// Starts every enabled mapping and the listener. When it returns, requests are answered.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let drain_timeout = drain_timeout(&config);
-        let Config { server, mappings, warnings } = config;
+        let Config { server, mappings, warnings, functions } = config;
         let listener = TcpListener::bind(server.listen).await;
         let listener = listener.with_context(|| format!("server.listen: cannot listen on {}", server.listen))?;
         let address = listener.local_addr()?;
@@ -93,7 +97,8 @@ impl Service {
         let router = http::router(Shared { registry, mappings, draining: draining.clone() });
         let serving = axum::serve(listener, router).with_graceful_shutdown(http_end.clone().cancelled_owned());
         let http = AbortOnDropHandle::new(tokio::spawn(serving.into_future()));
-        Ok(Self { address, drain_timeout, draining, supervisor: starter.supervisor, http_end, http })
+        let supervisor = starter.supervisor;
+        Ok(Self { address, drain_timeout, draining, supervisor, functions, http_end, http })
     }
 
     /// Where it listens.
@@ -109,6 +114,8 @@ impl Service {
         if !in_time {
             warn!(limit = ?self.drain_timeout, "the time to drain is over; what was unfinished goes back to its broker");
         }
+        // What takes longer ends with us.
+        let _ = timeout(FUNCTIONS_END, join_all(self.functions.iter().map(|function| function.backend.close()))).await;
         self.http_end.cancel();
         // Whoever keeps a request open for longer has no answer coming.
         let _ = timeout(HTTP_END, self.http).await;
@@ -145,11 +152,11 @@ impl Starter {
 
     /// The one that its mappings share.
     fn function(&mut self, configured: &config::Function) -> Arc<Function> {
-        let config::Function { name, timeout, reserved_concurrency, invoker } = configured;
+        let config::Function { name, timeout, reserved_concurrency, backend } = configured;
         match self.functions.entry(name.clone()) {
             hash_map::Entry::Occupied(function) => function.get().clone(),
             hash_map::Entry::Vacant(place) => {
-                let invoker = invoker.clone();
+                let invoker = backend.clone();
                 let function = Function::new(name.clone(), *timeout, *reserved_concurrency, invoker, &self.metrics);
                 place.insert(Arc::new(function)).clone()
             }

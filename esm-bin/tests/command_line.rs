@@ -20,7 +20,7 @@ endpoints = ["amqp://user:hunter2@localhost", "http://localhost"]
 username = "guest"
 password = "hunter2"
 [functions.f]
-http = { url = "http://localhost/", headers = {} }
+http = { url = "http://localhost/", header = {} }
 timeout_in_seconds = "long"
 [[event_source_mappings]]
 function_name = "f"
@@ -81,7 +81,7 @@ fn check_prints_every_problem_with_its_key_and_exits_with_2() {
             "brokers.pizza.endpoints[1]",
             "secrets.login.password",
             "functions.f.timeout_in_seconds",
-            "functions.f.http.headers",
+            "functions.f.http.header",
             "event_source_mappings[0].queues",
             "event_source_mappings[0].batch_size",
             "event_source_mappings[0].colour",
@@ -220,5 +220,110 @@ fn a_signal_drains_and_exits_with_0() {
         serving.signal(signal);
         serving.wait_for("draining");
         assert_eq!(serving.exit().code(), Some(0));
+    }
+}
+
+/// A function without a library: a client of the Runtime API in a few lines. It answers with a
+/// variable of its environment, and prints a line.
+const BOOTSTRAP: &str = r#"#!/bin/bash
+exec 3<>"/dev/tcp/${AWS_LAMBDA_RUNTIME_API/://}"
+echo "printed by $AWS_LAMBDA_FUNCTION_NAME"
+while printf 'GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nhost: esm\r\n\r\n' >&3; do
+    while IFS= read -r line <&3; line="${line%$'\r'}"; [ -n "$line" ]; do
+        case "${line,,}" in
+            lambda-runtime-aws-request-id:*) id="${line#*: }" ;;
+            content-length:*) length="${line#*: }" ;;
+        esac
+    done
+    read -r -N "$length" event <&3
+    answer="{\"got\":$event,\"token\":\"$TOKEN\"}"
+    printf 'POST /2018-06-01/runtime/invocation/%s/%s HTTP/1.1\r\nhost: esm\r\ncontent-length: %s\r\n\r\n%s' \
+        "$id" "${1:-response}" "${#answer}" "$answer" >&3
+    while IFS= read -r line <&3; line="${line%$'\r'}"; [ -n "$line" ]; do :; done
+    read -r -N 15 status <&3
+done
+"#;
+
+/// A function in a process that is started so, with the service's own secret in one variable.
+fn function(command: &str) -> String {
+    format!(
+        "[functions.f]\nprocess = {{ command = {command}, environment = {{ TOKEN = {{ env = \"PIZZA_PASSWORD\" }} }} }}\n"
+    )
+}
+
+fn invoke(configuration: &str, event: &str) -> Output {
+    let (mut command, folder) = esm(&["invoke", "f", "--event", "event.json"], configuration);
+    std::fs::write(folder.path().join("event.json"), event).expect("is written");
+    std::fs::write(folder.path().join("bootstrap"), BOOTSTRAP).expect("is written");
+    command.output().expect("runs")
+}
+
+#[test]
+fn invoke_prints_what_a_function_in_a_process_answers_and_logs_what_it_prints() {
+    let output = invoke(&function(r#"["bash", "bootstrap"]"#), r#"{"a":1}"#);
+    let (printed, logged) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(printed, "{\"got\":{\"a\":1},\"token\":\"hunter2\"}\n", "{logged}");
+    assert!(logged.contains("printed by f"), "{logged}");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn invoke_exits_with_1_when_the_function_fails() {
+    let output = invoke(&function(r#"["bash", "bootstrap", "error"]"#), "1");
+    let (printed, logged) = (text(&output.stdout), text(&output.stderr));
+    assert!(printed.starts_with(r#"{"got":1,"#), "{printed}");
+    assert!(logged.contains("esm: the function failed: Function.Unknown: "), "{logged}");
+    assert_eq!(output.status.code(), Some(1));
+
+    let output = invoke(&function(r#"["./absent"]"#), "1");
+    let logged = text(&output.stderr);
+    assert!(logged.contains("esm: the function cannot be used: `./absent` does not start: "), "{logged}");
+    assert!(logged.contains("it printed last: cannot run `./absent`: No such file or directory"), "{logged}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn invoke_refuses_what_is_no_event_or_no_function() {
+    let output = invoke(&function(r#"["true"]"#), "pizza");
+    assert!(text(&output.stderr).starts_with("esm: an event must be JSON: "));
+    assert_eq!(output.status.code(), Some(2));
+    let output = invoke("[functions.g]\nprocess = { command = [\"true\"] }\n", "1");
+    assert_eq!(text(&output.stderr), "esm: there is no function \"f\"; there are: g\n");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn sample_events_are_those_of_each_broker() {
+    for (engine, source) in [("rabbitmq", "aws:rmq"), ("activemq", "aws:mq")] {
+        let output = run(&["event", engine], "");
+        let event: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(event["eventSource"], source);
+        assert_eq!(output.status.code(), Some(0));
+    }
+}
+
+#[test]
+fn no_function_outlives_the_service_that_started_it() {
+    let configuration = function(r#"["bash", "-c", "echo $$ >process.new; mv process.new process; sleep 600"]"#);
+    let (mut command, folder) = esm(&["invoke", "f", "--event", "event.json"], &configuration);
+    std::fs::write(folder.path().join("event.json"), "1").unwrap();
+    let mut service = command.stderr(Stdio::null()).spawn().unwrap();
+    let file = folder.path().join("process");
+    until("the function to start", || file.exists());
+    let process = std::fs::read_to_string(file).unwrap();
+
+    service.kill().unwrap();
+    service.wait().unwrap();
+
+    // A zombie has ended, too; whether somebody waits for it is not up to us.
+    let status = format!("/proc/{}/status", process.trim());
+    until("the function to end", || std::fs::read_to_string(&status).map_or(true, |text| text.contains("State:\tZ")));
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    while !is_so() {
+        assert!(std::time::SystemTime::now() < deadline, "waited for {what} in vain");
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }

@@ -13,10 +13,12 @@ use reqwest::{
     header::{HeaderMap, LOCATION, RETRY_AFTER},
 };
 
-use crate::members::{Members, for_log};
+use crate::{
+    http::Protocol,
+    limits::RESULT_LIMIT,
+    members::{Members, for_log},
+};
 
-/// The largest result of a synchronous invocation, by Lambda's quotas.
-const RESULT_LIMIT: usize = 6_291_556;
 /// As much of an error's body as is read.
 const ERROR_LIMIT: usize = 64 * 1024;
 
@@ -29,15 +31,16 @@ const BROKEN_CONFIGURATION: [&str; 5] =
 pub(crate) struct Answer<'a> {
     /// The URL as people may see it.
     pub(crate) endpoint: &'a str,
+    pub(crate) protocol: Protocol,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
 impl Answer<'_> {
-    /// Whether the body is what a function returned or raised.
+    /// Whether the body is what a function returned or raised, and decides.
     pub(crate) fn is_result(&self) -> bool {
-        self.status == StatusCode::OK
+        self.protocol == Protocol::Lambda && self.status == StatusCode::OK
     }
 
     /// How much of the body is needed.
@@ -47,6 +50,29 @@ impl Answer<'_> {
 
     /// What the answer says about the invocation.
     pub(crate) fn outcome(&self, now: SystemTime) -> Outcome {
+        match self.protocol {
+            Protocol::Lambda => self.of_lambda(now),
+            Protocol::Webhook => self.of_a_webhook(now),
+        }
+    }
+
+    /// By the status alone, which is all that webhooks agree on. Who answers 500 ran and failed; who
+    /// answers 400 or 422 looked at the event and will not have it, now or later.
+    fn of_a_webhook(&self, now: SystemTime) -> Outcome {
+        match self.status.as_u16() {
+            200..=299 => Outcome::Success,
+            300..=399 => self.redirect(),
+            401 | 403 | 407 => self.not_usable("; it must be allowed to call this URL"),
+            404 | 405 | 410 | 415 => self.not_usable("; check the URL and what stands behind it"),
+            413 => Outcome::TooLarge { reason: self.said("") },
+            429 => self.throttled(now),
+            // Said by gateways, and by servers that start or are overloaded.
+            408 | 425 | 502..=504 => self.unavailable(now),
+            status => Outcome::FunctionError { error_type: format!("Webhook.Status{status}"), message: self.said("") },
+        }
+    }
+
+    fn of_lambda(&self, now: SystemTime) -> Outcome {
         if let Some(kind) = self.header("x-amz-function-error") {
             return self.function_error(kind);
         }
@@ -192,14 +218,6 @@ impl Answer<'_> {
     }
 }
 
-/// What Lambda answers in place of a result that is too large.
-pub(crate) fn result_too_large() -> Outcome {
-    Outcome::FunctionError {
-        error_type: "Function.ResponseSizeTooLarge".into(),
-        message: format!("Response payload size exceeded maximum allowed payload size ({RESULT_LIMIT} bytes)."),
-    }
-}
-
 /// A URL without what may be secret in it: user, password, query and fragment.
 pub(crate) fn public(url: &Url) -> String {
     let mut url = url.clone();
@@ -219,12 +237,17 @@ mod tests {
     const NOW: Duration = Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
 
     fn outcome(status: u16, headers: &[(&str, &str)], body: &str) -> Outcome {
+        answer(Protocol::Lambda, status, headers, body)
+    }
+
+    fn answer(protocol: Protocol, status: u16, headers: &[(&str, &str)], body: &str) -> Outcome {
         let header = |(name, value): &(&str, &str)| {
             let name: HeaderName = name.parse().unwrap();
             (name, HeaderValue::from_bytes(value.as_bytes()).unwrap())
         };
         Answer {
             endpoint: "http://f/x",
+            protocol,
             status: StatusCode::from_u16(status).unwrap(),
             headers: headers.iter().map(header).collect(),
             body: body.into(),
@@ -235,8 +258,12 @@ mod tests {
     /// An answer is of a class, and what is said about it ends like this.
     #[track_caller]
     fn check(status: u16, headers: &[(&str, &str)], body: &str, class: &str, end: &str) {
-        let outcome = outcome(status, headers, body);
-        let (found, said) = match &outcome {
+        check_outcome(&outcome(status, headers, body), class, end);
+    }
+
+    #[track_caller]
+    fn check_outcome(outcome: &Outcome, class: &str, end: &str) {
+        let (found, said) = match outcome {
             Success => ("success", String::new()),
             FunctionError { error_type, message } => ("function error", format!("{error_type}: {message}")),
             Throttled { reason, .. } => ("throttled", reason.clone()),
@@ -247,6 +274,27 @@ mod tests {
         assert_eq!(found, class, "{outcome:?}");
         assert!(said.ends_with(end), "{said} does not end with {end}");
         assert!(matches!(found, "success" | "function error") || said.starts_with("http://f/x answered "));
+    }
+
+    #[test]
+    fn a_webhook_is_judged_by_its_status() {
+        let check = |status, class, end| check_outcome(&answer(Protocol::Webhook, status, &[], "oh"), class, end);
+        for status in [200, 201, 202, 204] {
+            check(status, "success", "");
+        }
+        check(302, "not usable", "configure the final URL");
+        check(401, "not usable", "it must be allowed to call this URL");
+        check(404, "not usable", "404 Not Found (oh); check the URL and what stands behind it");
+        check(413, "too large", "413 Payload Too Large (oh)");
+        check(429, "throttled", "429 Too Many Requests (oh)");
+        for status in [408, 425, 502, 503, 504] {
+            check(status, "unavailable", "(oh)");
+        }
+        check(400, "function error", "Webhook.Status400: http://f/x answered 400 Bad Request (oh)");
+        check(422, "function error", "(oh)");
+        check(500, "function error", "Webhook.Status500: http://f/x answered 500 Internal Server Error (oh)");
+        let raised = answer(Protocol::Webhook, 200, &[UNHANDLED], RAISED);
+        assert_eq!(raised, Success, "what the body says is the webhook's own affair");
     }
 
     const UNHANDLED: (&str, &str) = ("x-amz-function-error", "Unhandled");

@@ -1,4 +1,4 @@
-//! Invokes a function behind a URL that speaks Lambda's Invoke API.
+//! Invokes a function behind a URL that speaks Lambda's Invoke API, or takes events as a webhook.
 //!
 //! The line between "it cannot have run" and "it may have run" is the last piece of the event: what
 //! fails before it is sent is [`Outcome::Unavailable`] and spends nothing, what fails afterwards is
@@ -16,24 +16,43 @@ use async_trait::async_trait;
 use esm_core::{
     event::Event,
     invoker::{Invoke, Outcome},
+    tls::TlsMaterial,
 };
-use native_tls::TlsConnector;
+use native_tls::{TlsConnector, TlsConnectorBuilder};
 use reqwest::{
     Body, Client, Method, Request, Response, Url,
-    header::{CONTENT_TYPE, HeaderMap},
+    header::{
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+        TRANSFER_ENCODING, UPGRADE,
+    },
     redirect,
 };
 
 use crate::{
-    answer::{Answer, public, result_too_large},
+    answer::{Answer, public},
+    backend::{Backend, Reply},
     body::{EventBody, Overdue, Progress},
+    limits::{result_too_large, task_timed_out},
     members::for_log,
+    signature::{self, Signer},
 };
 
 /// How long a connection may stay unused. Servers close idle connections (gunicorn after 2 s,
 /// Node.js after 5 s), and a request that meets such a close looks like a function that died. So
 /// ours go first.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// Headers that say how a request is sent, which is not for settings to say.
+const OURS: [HeaderName; 7] = [CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE];
+
+/// How the other side speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// As Lambda's Invoke API does: the result is in a body with status 200, and so are errors.
+    Lambda,
+    /// As webhooks do: a status from 200 to 299 is success, whatever the body says.
+    Webhook,
+}
 
 /// How to reach one function.
 #[derive(Clone)]
@@ -48,6 +67,16 @@ pub struct HttpSettings {
     pub connect_timeout: Duration,
     /// How long the other side may take nothing while the event is being sent. 30 s by default.
     pub stall_timeout: Duration,
+    /// What answers mean. Lambda's by default.
+    pub protocol: Protocol,
+    /// Further headers; their values may be secret, and appear in no message.
+    pub headers: Vec<(String, String)>,
+    /// User and password for Basic authentication, in place of any in the URL.
+    pub login: Option<(String, String)>,
+    /// What TLS trusts, and shows. By default it trusts the system's authorities, and shows nothing.
+    pub tls: Option<TlsMaterial>,
+    /// The key of the signature that events are sent with, if any.
+    pub signing_key: Option<String>,
 }
 
 impl HttpSettings {
@@ -58,6 +87,11 @@ impl HttpSettings {
             timeout,
             connect_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(30),
+            protocol: Protocol::Lambda,
+            headers: Vec::new(),
+            login: None,
+            tls: None,
+            signing_key: None,
         }
     }
 }
@@ -75,6 +109,15 @@ pub enum HttpSettingsError {
     /// The system's TLS library could not be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
+    /// There is nothing to protect.
+    #[error("tls has no effect on a URL that begins with http://")]
+    TlsUnused,
+    /// A header's name or value is none, or is not for settings to choose.
+    #[error("`{0}` is no header that can be set, or its value has characters that headers cannot have")]
+    Header(String),
+    /// The key cannot be one.
+    #[error("events cannot be signed with this key")]
+    SigningKey,
     /// The client could not be set up.
     #[error("the HTTP client cannot be set up")]
     Client(#[source] reqwest::Error),
@@ -88,6 +131,8 @@ pub struct HttpInvoker {
     headers: HeaderMap,
     /// The URL as people may see it.
     endpoint: String,
+    protocol: Protocol,
+    signer: Option<Signer>,
     timeout: Duration,
     stall_timeout: Duration,
 }
@@ -95,46 +140,64 @@ pub struct HttpInvoker {
 impl HttpInvoker {
     /// Checks the settings and sets up the client. Connects to nothing yet.
     pub fn new(settings: HttpSettings) -> Result<Self, HttpSettingsError> {
-        let HttpSettings { url, timeout, connect_timeout, stall_timeout } = settings;
+        let HttpSettings { url, timeout, connect_timeout, stall_timeout, protocol, .. } = settings;
         let url = parse(&url)?;
-        let tls = if url.scheme() == "https" { system_tls()? } else { no_tls()? };
+        let tls = match (url.scheme(), &settings.tls) {
+            ("https", None) => system_tls()?,
+            ("https", Some(tls)) => connector(&mut tls.connector())?,
+            (_, None) => no_tls()?,
+            (_, Some(_)) => return Err(HttpSettingsError::TlsUnused),
+        };
         let client = client(tls, connect_timeout).map_err(HttpSettingsError::Client)?;
         // Takes user and password out of the URL and makes a header of them.
-        let request = client
-            .post(url)
-            .header(CONTENT_TYPE, "application/json")
-            .header("x-amz-invocation-type", "RequestResponse")
-            .build()
-            .map_err(HttpSettingsError::Client)?;
+        let mut request = client.post(url).header(CONTENT_TYPE, "application/json");
+        if protocol == Protocol::Lambda {
+            request = request.header("x-amz-invocation-type", "RequestResponse");
+        }
+        if let Some((username, password)) = settings.login {
+            request = request.basic_auth(username, Some(password));
+        }
+        let mut request = request.build().map_err(HttpSettingsError::Client)?;
+        for (name, value) in settings.headers {
+            let (name, value) = header(name, &value)?;
+            request.headers_mut().insert(name, value);
+        }
+        let signer = settings.signing_key.map(|key| Signer::new(&key)).transpose();
         Ok(Self {
             client,
             url: request.url().clone(),
             headers: request.headers().clone(),
             endpoint: public(request.url()),
+            protocol,
+            signer: signer.map_err(|_| HttpSettingsError::SigningKey)?,
             timeout,
             stall_timeout,
         })
     }
 
-    fn request(&self, body: EventBody) -> Request {
+    fn request(&self, body: EventBody, signature: Option<HeaderValue>) -> Request {
         let mut request = Request::new(Method::POST, self.url.clone());
         *request.headers_mut() = self.headers.clone();
+        if let Some(signature) = signature {
+            request.headers_mut().insert(signature::HEADER, signature);
+        }
         *request.body_mut() = Some(Body::wrap(body));
         request
     }
 
-    async fn exchange(&self, body: EventBody, progress: &Progress) -> Outcome {
+    async fn exchange(&self, request: Request, progress: &Progress) -> Reply {
         let mut overdue = pin!(progress.clone().overdue(self.stall_timeout, self.timeout));
         let response = tokio::select! {
-            response = self.client.execute(self.request(body)) => response,
-            overdue = &mut overdue => return self.overdue(overdue),
+            response = self.client.execute(request) => response,
+            overdue = &mut overdue => return self.overdue(overdue).into(),
         };
         let mut response = match response {
             Ok(response) => response,
-            Err(error) => return self.never_answered(&error, progress),
+            Err(error) => return self.never_answered(&error, progress).into(),
         };
         let mut answer = Answer {
             endpoint: &self.endpoint,
+            protocol: self.protocol,
             status: response.status(),
             headers: mem::take(response.headers_mut()),
             body: Vec::new(),
@@ -145,8 +208,8 @@ impl HttpInvoker {
         };
         match read {
             // An error is known by its head; as much of its body as came is good enough.
-            Err(broken) if answer.is_result() => self.broke_off(broken),
-            _ => answer.outcome(SystemTime::now()),
+            Err(broken) if answer.is_result() => self.broke_off(broken).into(),
+            _ => Reply { outcome: answer.outcome(SystemTime::now()), body: answer.body.into() },
         }
     }
 
@@ -194,8 +257,23 @@ impl HttpInvoker {
 #[async_trait]
 impl Invoke for HttpInvoker {
     async fn invoke(&self, event: Event) -> Outcome {
+        self.call(event).await.outcome
+    }
+}
+
+#[async_trait]
+impl Backend for HttpInvoker {
+    async fn call(&self, event: Event) -> Reply {
+        let signature = self.signer.as_ref().and_then(|signer| signature(signer, event.clone()));
         let (body, progress) = EventBody::new(event);
-        self.exchange(body, &progress).await
+        self.exchange(self.request(body, signature), &progress).await
+    }
+
+    fn describe(&self) -> String {
+        match self.protocol {
+            Protocol::Lambda => format!("Lambda's Invoke API at {}", self.endpoint),
+            Protocol::Webhook => format!("a webhook at {}", self.endpoint),
+        }
     }
 }
 
@@ -240,8 +318,26 @@ fn system_tls() -> Result<TlsConnector, HttpSettingsError> {
 
 /// For URLs that need none: the client wants a connector all the same, and this one reads nothing.
 fn no_tls() -> Result<TlsConnector, HttpSettingsError> {
-    let connector = TlsConnector::builder().disable_built_in_roots(true).build();
-    connector.map_err(|error| HttpSettingsError::Tls(error.to_string()))
+    connector(TlsConnector::builder().disable_built_in_roots(true))
+}
+
+fn connector(builder: &mut TlsConnectorBuilder) -> Result<TlsConnector, HttpSettingsError> {
+    builder.build().map_err(|error| HttpSettingsError::Tls(error.to_string()))
+}
+
+fn header(name: String, value: &str) -> Result<(HeaderName, HeaderValue), HttpSettingsError> {
+    match (HeaderName::try_from(&name), HeaderValue::from_str(value)) {
+        (Ok(known), Ok(mut value)) if !OURS.contains(&known) => {
+            value.set_sensitive(true);
+            Ok((known, value))
+        }
+        _ => Err(HttpSettingsError::Header(name)),
+    }
+}
+
+fn signature(signer: &Signer, event: Event) -> Option<HeaderValue> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    HeaderValue::try_from(signer.sign(now.as_secs(), event)).ok()
 }
 
 fn client(tls: TlsConnector, connect_timeout: Duration) -> reqwest::Result<Client> {
@@ -269,10 +365,7 @@ fn client(tls: TlsConnector, connect_timeout: Duration) -> reqwest::Result<Clien
 }
 
 fn timed_out(timeout: Duration) -> Outcome {
-    Outcome::FunctionError {
-        error_type: "Sandbox.Timedout".into(),
-        message: format!("Task timed out after {:.2} seconds", timeout.as_secs_f64()),
-    }
+    Outcome::FunctionError { error_type: "Sandbox.Timedout".into(), message: task_timed_out(timeout) }
 }
 
 fn connection_lost(message: String) -> Outcome {

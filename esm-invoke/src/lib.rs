@@ -4,10 +4,21 @@
 //!
 //! | Feature | Module | Where the function lives |
 //! |---|---|---|
-//! | `http` | `http` | behind a URL that speaks Lambda's Invoke API: the Runtime Interface Emulator, SAM, `LocalStack`, any server that answers 200 |
+//! | `http` | `http` | behind a URL that speaks Lambda's Invoke API: the Runtime Interface Emulator, SAM, `LocalStack`, any server that answers 200; or behind a webhook |
+//! | `process` | `process` | in processes that this one starts, which are clients of Lambda's Runtime API |
 //!
-//! Reading order: `http` (an invocation from start to end), `body` (the event on its way out),
-//! `answer` (which answer means what), `members` (what is looked for in its JSON).
+//! Reading order: `backend` (what all have in common), `limits`, `frames` (the event on its way
+//! out), `members` (what is looked for in an error's JSON). Then `http` (an invocation from start to
+//! end) with `body`, `answer` (which answer means what) and `signature`, or `process`, which has an order of its
+//! own.
+
+pub mod backend;
+#[cfg(any(feature = "http", feature = "process"))]
+mod frames;
+#[cfg(any(feature = "http", feature = "process"))]
+mod limits;
+#[cfg(any(feature = "http", feature = "process"))]
+mod members;
 
 #[cfg(feature = "http")]
 mod answer;
@@ -16,4 +27,7 @@ mod body;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "http")]
-mod members;
+mod signature;
+
+#[cfg(feature = "process")]
+pub mod process;

@@ -24,7 +24,7 @@ use esm_core::{
     invoker::{Invoke, Outcome},
     testing,
 };
-use esm_invoke::http::{HttpInvoker, HttpSettings};
+use esm_invoke::http::{HttpInvoker, HttpSettings, Protocol};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -121,6 +121,36 @@ fn assert_unavailable(outcome: &Outcome, words: &str) {
 #[track_caller]
 fn assert_not_usable(outcome: &Outcome, words: &str) {
     assert!(matches!(outcome, Outcome::NotUsable { reason } if reason.contains(words)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_webhook_gets_the_event_with_its_headers_login_and_signature() {
+    let (requests, mut received) = mpsc::channel::<(HeaderMap, Bytes)>(1);
+    let function = move |headers: HeaderMap, body: Bytes| async move {
+        requests.send((headers, body)).await.unwrap();
+        (StatusCode::ACCEPTED, "thank you")
+    };
+    let address = serve(Router::new().route("/hook", post(function))).await;
+    let mut settings = HttpSettings::new(format!("http://{address}/hook"), MINUTE);
+    settings.protocol = Protocol::Webhook;
+    settings.headers = vec![("X-Shop".into(), "pizza".into())];
+    settings.login = Some(("Aladdin".into(), "open sesame".into()));
+    settings.signing_key = Some("hunter2".into());
+    let invoker = HttpInvoker::new(settings).unwrap();
+
+    assert_eq!(invoker.invoke(small()).await, Outcome::Success);
+
+    let (headers, body) = received.recv().await.unwrap();
+    assert_eq!(body, small().to_bytes());
+    assert_eq!(headers["content-type"], "application/json");
+    assert_eq!(headers["x-shop"], "pizza");
+    assert_eq!(headers["authorization"], "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "the example of RFC 7617");
+    assert!(!headers.contains_key("x-amz-invocation-type"));
+    let signature = headers["x-esm-signature"].to_str().unwrap();
+    let (time, signature) = signature.strip_prefix("t=").unwrap().split_once(",v1=").unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    assert!((now - 60..=now).contains(&time.parse().unwrap()), "{time}");
+    assert_eq!(signature.len(), 64);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod java;
 mod packages;
 mod ports;
 mod process;
+mod python;
 mod services;
 mod test;
 mod wait;

@@ -28,6 +28,8 @@ enum Sign {
     File(&'static str),
     /// A library that `pkg-config` knows.
     Library(&'static str),
+    /// A module that Python can import.
+    PythonModule(&'static str),
 }
 
 /// To build and test the workspace: the system's TLS library.
@@ -40,6 +42,12 @@ pub(crate) const BUILD: [Need; 2] = [
 pub(crate) const RABBITMQ: [Need; 2] = [
     Need { package: "openssl", sign: Sign::Program("openssl") },
     Need { package: "rabbitmq-server", sign: Sign::File("/usr/lib/rabbitmq/bin/rabbitmq-server") },
+];
+
+/// To make virtual environments for functions in Python.
+pub(crate) const PYTHON: [Need; 2] = [
+    Need { package: "python3", sign: Sign::Program("python3") },
+    Need { package: "python3-venv", sign: Sign::PythonModule("ensurepip") },
 ];
 
 /// To run private ActiveMQ nodes, and the tool in Java that sends to them and reads from them.
@@ -78,6 +86,7 @@ fn is_there(sign: Sign) -> bool {
     match sign {
         Sign::Program(name) => is_on_path(name),
         Sign::File(path) => Path::new(path).exists(),
+        Sign::PythonModule(name) => process::succeeds(Command::new("python3").args(["-c", &format!("import {name}")])),
         Sign::Library(name) => process::succeeds(Command::new("pkg-config").args(["--exists", name])),
     }
 }

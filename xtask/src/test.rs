@@ -19,6 +19,7 @@ use crate::brokers::{Kind, PrivateNode, Settings};
 use crate::interrupt::Interrupt;
 use crate::packages;
 use crate::process;
+use crate::python;
 use crate::workspace;
 
 #[derive(Args)]
@@ -33,13 +34,16 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(&packages::BUILD)?;
+    packages::ensure(&packages::PYTHON)?;
     for kind in KINDS {
         packages::ensure(kind.packages())?;
     }
     let interrupt = Interrupt::hold()?;
+    let python = python::with_runtime_client()?;
+    interrupt.check()?;
     let folder = tempfile::Builder::new().prefix("esm-test-").tempdir()?;
     let nodes = start(folder.path())?;
-    cargo_test(arguments, &nodes, folder.path(), &interrupt)
+    cargo_test(arguments, &nodes, &python, folder.path(), &interrupt)
 }
 
 const KINDS: [Kind; 2] = [Kind::Rabbitmq, Kind::Activemq];
@@ -58,12 +62,19 @@ fn start(folder: &Path) -> Result<Vec<PrivateNode>> {
     })
 }
 
-fn cargo_test(arguments: &Arguments, nodes: &[PrivateNode], folder: &Path, interrupt: &Interrupt) -> Result<()> {
+fn cargo_test(
+    arguments: &Arguments,
+    nodes: &[PrivateNode],
+    python: &Path,
+    folder: &Path,
+    interrupt: &Interrupt,
+) -> Result<()> {
     let mut command = command(&arguments.further);
     for node in nodes {
         command.envs(node.environment()?);
     }
     command.env("ESM_XTASK", env::current_exe()?).env("ESM_TEST_DIR", folder);
+    command.env("ESM_TEST_PYTHON", python);
     if arguments.all {
         command.env("ESM_TEST_ALL", "1");
     }

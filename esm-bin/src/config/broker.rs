@@ -131,7 +131,7 @@ fn endpoints<'a>(entry: &Entry<'a>) -> Result<Vec<Entry<'a>>, Reported> {
     }
 }
 
-fn tls_files(table: &mut Table<'_>) -> Result<TlsFiles, Reported> {
+pub(super) fn tls_files(table: &mut Table<'_>) -> Result<TlsFiles, Reported> {
     let ca_file = table.optional("ca_file", Entry::readable_file);
     let cert_file = table.optional("cert_file", Entry::readable_file);
     let key_file = table.optional("key_file", Entry::readable_file);

@@ -105,6 +105,12 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// The path of a folder that exists.
+    pub(super) fn folder(&self) -> Result<PathBuf, Reported> {
+        let path = self.context.folder.join(self.text()?);
+        if path.is_dir() { Ok(path) } else { Err(self.report(format_args!("`{}` is not a folder", path.display()))) }
+    }
+
     /// What a file holds.
     pub(super) fn file_content(&self) -> Result<String, Reported> {
         let path = self.readable_file()?;

@@ -2,8 +2,8 @@
 //! problems, all of them at once and each with its full key.
 //!
 //! Reading order: `sources` (file and environment become one tree), `table` and `entry` (walking
-//! it), then a file for each part: `server`, `broker`, `secret`, `function`, `mapping` with `tags`
-//! and `targets`, and `warnings` (what works and may surprise).
+//! it), then a file for each part: `server`, `broker`, `secret`, `function` with `process`, `mapping`
+//! with `tags` and `targets`, and `warnings` (what works and may surprise).
 
 mod broker;
 mod entry;
@@ -11,6 +11,7 @@ mod function;
 mod mapping;
 mod names;
 mod problem;
+mod process;
 mod secret;
 mod server;
 mod sources;
@@ -55,6 +56,8 @@ pub type Environment = HashMap<String, String>;
 pub struct Config {
     /// `[server]`.
     pub server: Server,
+    /// `[functions]`, by name.
+    pub functions: Vec<Arc<Function>>,
     /// `[[event_source_mappings]]`, in the file's order.
     pub mappings: Vec<ConfiguredMapping>,
     /// What works and may surprise, each with its key.
@@ -82,15 +85,16 @@ pub fn read(text: &str, folder: &Path, environment: &Environment) -> Result<Conf
 fn root(table: &mut Table<'_>) -> Result<Config, Reported> {
     let server = table.section("server").table(server::read);
     let identity = server.as_ref().map(|server| server.identity.clone()).unwrap_or_default();
-    let targets = Targets {
-        brokers: named(&table.section("brokers"), |name, table| broker::read(name, table, &identity)),
-        logins: named(&table.section("secrets"), |_, table| secret::login(table)),
-        functions: named(&table.section("functions"), function::read),
-    };
+    let brokers = named(&table.section("brokers"), |name, table| broker::read(name, table, &identity));
+    let logins = named(&table.section("secrets"), |_, table| secret::login(table));
+    let function = |name: &str, table: &mut Table<'_>| function::read(name, table, &identity, &logins);
+    let functions = named(&table.section("functions"), function);
+    let targets = Targets { brokers, functions, logins };
     let mappings = table.optional("event_source_mappings", |entry| mappings(entry, &targets));
     table.not_yet(&["aws"]);
     let (server, mappings) = (server?, mappings?.unwrap_or_default());
-    Ok(Config { warnings: warnings::all(&server, &mappings), server, mappings })
+    let functions = targets.functions.into_values().flatten().collect();
+    Ok(Config { warnings: warnings::all(&server, &mappings), server, functions, mappings })
 }
 
 fn named<'a, T>(section: &Entry<'a>, mut read: impl FnMut(&str, &mut Table<'a>) -> Result<T, Reported>) -> Named<T> {

@@ -1,7 +1,7 @@
 //! `[secrets.NAME]`: logins. What is secret comes from the environment or a file, never from the
 //! configuration itself, and never shows.
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use super::{entry::Entry, problem::Reported, table::Table};
@@ -42,7 +42,12 @@ fn document(entry: &Entry<'_>) -> Result<Login, Reported> {
     })
 }
 
-fn secret(entry: &Entry<'_>) -> Result<SecretString, Reported> {
+/// A text that may stand in the configuration or, if it is secret, elsewhere.
+pub(super) fn open_or_secret(entry: &Entry<'_>) -> Result<String, Reported> {
+    if entry.is_text() { entry.text() } else { Ok(secret(entry)?.expose_secret().to_owned()) }
+}
+
+pub(super) fn secret(entry: &Entry<'_>) -> Result<SecretString, Reported> {
     if entry.is_text() {
         return Err(
             entry.report("must not stand here: write { env = \"VARIABLE\" } or { file = \"PATH\" }, and put it there")

@@ -40,13 +40,26 @@ impl Identity {
     /// The ARN of a broker that has none of its own.
     pub(super) fn broker_arn(&self, name: &str) -> String {
         let Self { region, account } = self;
-        let partition = match region.split('-').next() {
-            Some("cn") => "aws-cn",
-            Some("us") if region.starts_with("us-gov-") => "aws-us-gov",
-            _ => "aws",
-        };
         let id = super::uuid_of(&["broker", name]);
-        format!("arn:{partition}:mq:{region}:{account}:broker:{name}:b-{id}")
+        format!("arn:{}:mq:{region}:{account}:broker:{name}:b-{id}", self.partition())
+    }
+
+    /// The ARN of a function.
+    pub(super) fn function_arn(&self, name: &str) -> String {
+        let Self { region, account } = self;
+        format!("arn:{}:lambda:{region}:{account}:function:{name}", self.partition())
+    }
+
+    pub(super) fn region(&self) -> &str {
+        &self.region
+    }
+
+    fn partition(&self) -> &'static str {
+        match self.region.split('-').next() {
+            Some("cn") => "aws-cn",
+            Some("us") if self.region.starts_with("us-gov-") => "aws-us-gov",
+            _ => "aws",
+        }
     }
 }
 

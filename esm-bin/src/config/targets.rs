@@ -42,11 +42,15 @@ impl Targets {
         }
     }
 
-    /// What stands at the key is not repeated: it may be a password at the wrong place.
     pub(super) fn login(&self, entry: &Entry<'_>) -> Result<Arc<Login>, Reported> {
-        let unknown = || entry.report(format_args!("names no table of [secrets]; {}", there_are(&self.logins)));
-        self.logins.get(&entry.text()?).cloned().unwrap_or_else(|| Err(unknown()))
+        login(&self.logins, entry)
     }
+}
+
+/// What stands at the key is not repeated: it may be a password at the wrong place.
+pub(super) fn login(logins: &Named<Login>, entry: &Entry<'_>) -> Result<Arc<Login>, Reported> {
+    let unknown = || entry.report(format_args!("names no table of [secrets]; {}", there_are(logins)));
+    logins.get(&entry.text()?).cloned().unwrap_or_else(|| Err(unknown()))
 }
 
 fn there_are<T>(things: &Named<T>) -> String {

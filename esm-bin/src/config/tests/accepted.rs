@@ -71,6 +71,20 @@ fn the_same_mapping_twice_is_refused_and_a_shared_queue_is_warned_of() {
 }
 
 #[test]
+fn a_function_runs_no_more_invocations_at_once_than_it_has_processes_for() {
+    let function = |lines: &str| {
+        let text = format!("[functions.f]\nprocess = {{ command = [\"x\"], instances = 4 }}\n{lines}\n");
+        let [function] = valid(&text, &[]).functions.try_into().map_err(|_| "there is one").unwrap();
+        function
+    };
+    assert_eq!(function("").reserved_concurrency, Some(4));
+    assert_eq!(function("reserved_concurrency = 3").reserved_concurrency, Some(3));
+    assert_eq!(function("reserved_concurrency = 5").reserved_concurrency, Some(4));
+    let described = function("").backend.describe();
+    assert_eq!(described, "at most 4 at once of `x` in /nonexistent, ended after 600s without work");
+}
+
+#[test]
 fn the_environment_overrides_keys_and_is_named_in_problems() {
     let config = valid(
         &whole(),

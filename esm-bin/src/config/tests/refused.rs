@@ -16,7 +16,7 @@ fn ten_mistakes_are_ten_problems_with_their_keys() {
         username = "guest"
         password = { env = "ABSENT" }
         [functions.f]
-        process = { command = ["./bootstrap"] }
+        lambda = { name = "f" }
         [[event_source_mappings]]
         function_name = "g"
         event_source = "pizza"
@@ -33,7 +33,7 @@ fn ten_mistakes_are_ten_problems_with_their_keys() {
             "brokers.pizza.consumer_timeout_in_seconds: must be a whole number, is a text",
             "brokers.pizza.endpoints[1]: must not hold a user name or password",
             "secrets.login.password.env: the environment has no variable ABSENT",
-            "functions.f.process: this build does not act on it yet",
+            "functions.f.lambda: this build does not act on it yet",
             "event_source_mappings[0].function_name: there is no [functions.g]; there are: f",
             "event_source_mappings[0].queues: must name exactly one queue, names 2",
             "event_source_mappings[0].batch_size: must be from 1 to 10000, is 10001",
@@ -133,11 +133,6 @@ fn what_this_build_does_not_act_on_is_refused() {
         ("[aws]", "endpoint_url = \"http://localhost\""),
         ("[brokers.b]", "delivery_limit = 20\nengine = \"rabbitmq\"\nendpoints = [\"amqp://h\"]"),
         ("[functions.g]", "lambda = { name = \"g\" }"),
-        ("[functions.g]", "http = { url = \"http://h/\", headers = {} }"),
-        ("[functions.g]", "http = { url = \"http://h/\", tls = {} }"),
-        ("[functions.g]", "http = { url = \"http://h/\", secret = \"s\" }"),
-        ("[functions.g]", "http = { url = \"http://h/\", hmac_secret = \"s\" }"),
-        ("[functions.g]", "http = { url = \"http://h/\", protocol = \"webhook\" }"),
     ] {
         let found = problems(&format!("{table}\n{key}\n"));
         assert!(matches!(found.as_slice(), [one] if one.contains("does not act on")), "{key}: {found:?}");
@@ -260,6 +255,53 @@ fn tags_with_our_prefix_act_and_others_are_kept() {
     let both = r#"scaling_config = { maximum_concurrency = 2 }
                   tags = { "esm:maximum-concurrency" = "2" }"#;
     check_mapping(both, &["event_source_mappings[0].scaling_config: the tag esm:maximum-concurrency"]);
+}
+
+#[test]
+fn a_functions_url_is_called_as_its_settings_say() {
+    let http = |keys: &str| format!("{SECRET}[functions.f]\nhttp = {{ url = \"http://h/\", {keys} }}\n");
+    let key = |rest: &str| format!("functions.f.http{rest}");
+    check(&http(r#"protocol = "webhook", headers = { X-A = "b", authorization = { env = "PASSWORD" } }"#), &[]);
+    check(&http(r#"protocol = "webhook", secret = "login", hmac_secret = { env = "PASSWORD" }"#), &[]);
+    check(&http(r#"protocol = "grpc""#), &[&key(".protocol: must be \"lambda\" or \"webhook\"")]);
+    check(&http(r#"hmac_secret = { env = "PASSWORD" }"#), &[&key(".hmac_secret: has an effect with protocol")]);
+    check(&http(r#"protocol = "webhook", hmac_secret = "hunter2""#), &[&key(".hmac_secret: must not stand here")]);
+    check(&http(r#"secret = "hunter2""#), &[&key(".secret: names no table of [secrets]; there are: login")]);
+    check(&http(r#"headers = { "a b" = "hunter2" }"#), &[&key(": `a b` is no header that can be set")]);
+    check(&http(r#"headers = { Host = "x" }"#), &[&key(": `Host` is no header that can be set")]);
+    check(&http("tls = {}"), &[&key(": tls has no effect on a URL that begins with http://")]);
+    check(&http(r#"tls = { ca_file = "absent" }"#), &[&key(".tls.ca_file: cannot read `/nonexistent/absent`")]);
+}
+
+#[test]
+fn a_functions_processes_need_a_command_and_keep_to_their_limits() {
+    let process = |keys: &str| format!("[functions.f]\nprocess = {{ {keys}, dir = \"/\" }}\n");
+    let key = |rest: &str| format!("functions.f.process{rest}");
+    check(&process(r#"command = ["./bootstrap"]"#), &[]);
+    check("[functions.f]\nprocess = { dir = \"/\" }\n", &[&key(".command: is missing")]);
+    check(&process("command = []"), &[&key(".command: must name a program")]);
+    check(&process(r#"command = "./bootstrap""#), &[&key(".command: must be a list in brackets, is a text")]);
+    check(&process(r#"command = ["x", 1]"#), &[&key(".command[1]: must be a text in quotes")]);
+    let with = |keys: &str| process(&format!("command = [\"x\"], {keys}"));
+    check(&with("instances = 0"), &[&key(".instances: must be from 1 to 1000, is 0")]);
+    check(&with("idle_timeout_in_seconds = 0"), &[&key(".idle_timeout_in_seconds: must be from 1 to 86400")]);
+    check(&with("memory_in_mebibytes = 8"), &[&key(".memory_in_mebibytes: must be from 16")]);
+    check(&with("open_files = 4"), &[&key(".open_files: must be from 16")]);
+    check(&with("environment = { A = 1 }"), &[&key(".environment.A: must be a table, is a whole number")]);
+    check(&with(r#"environment = { "A=B" = "c" }"#), &[&key(".environment.\"A=B\": is no name of a variable")]);
+    check(&with("environment = { A = { env = \"ABSENT\" } }"), &[&key(".environment.A.env: the environment has no")]);
+    check(
+        &with(r#"environment = { AWS_LAMBDA_RUNTIME_API = "x" }"#),
+        &[&key(": environment must not have AWS_LAMBDA_RUNTIME_API")],
+    );
+    check(
+        "[functions.f]\nprocess = { command = [\"x\"], dir = \"absent\" }\n",
+        &[&key(".dir: `/nonexistent/absent` is not a folder")],
+    );
+    check(
+        "[functions.f]\nhttp = { url = \"http://h/\" }\nprocess = { command = [\"x\"] }\n",
+        &["functions.f: has both http and process"],
+    );
 }
 
 #[test]

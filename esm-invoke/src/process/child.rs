@@ -1,0 +1,111 @@
+//! Starting processes, signalling them, noticing their end.
+
+use std::{
+    io,
+    os::unix::process::CommandExt as _,
+    process::{self, Command, ExitStatus},
+    sync::LazyLock,
+    thread,
+};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use tokio::{
+    signal::unix::{Signal as Signals, SignalKind, signal},
+    sync::{mpsc, oneshot},
+};
+
+/// A process that leads a group of its own, and ends with whatever else is in the group.
+///
+/// It is looked at, but not waited for, until it has ended and the group was ended too: so long its
+/// id, which names the group, cannot become that of another, and signals reach nobody else.
+pub(super) struct Child {
+    process: process::Child,
+    group: Pid,
+    /// Says that some child has ended.
+    ends: Signals,
+    is_reaped: bool,
+}
+
+impl Child {
+    /// Starts the command in a group of its own.
+    pub(super) async fn start(mut command: Command) -> io::Result<Self> {
+        let ends = signal(SignalKind::child())?;
+        command.process_group(0);
+        let (reply, process) = oneshot::channel();
+        let starter = STARTER.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+        starter.send(Order { command, reply }).await.map_err(io::Error::other)?;
+        let mut process = process.await.map_err(io::Error::other)??;
+        match i32::try_from(process.id()).ok().and_then(Pid::from_raw) {
+            Some(group) => Ok(Self { process, group, ends, is_reaped: false }),
+            None => {
+                discard(&mut process);
+                Err(io::Error::other("a process has an id that cannot be"))
+            }
+        }
+    }
+
+    /// The process's id, and that of its group.
+    pub(super) fn group(&self) -> Pid {
+        self.group
+    }
+
+    /// Sends a signal to the whole group.
+    pub(super) fn signal(&self, signal: Signal) {
+        // A group that is gone needs none.
+        let _ = kill_process_group(self.group, signal);
+    }
+
+    /// Waits for the process's end, and ends what is left of its group. May be dropped half-way; is
+    /// not called again once it returned.
+    pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        while waitid(WaitId::Pid(self.group), ENDED)?.is_none() {
+            self.ends.recv().await;
+        }
+        self.reap()
+    }
+
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        self.signal(Signal::KILL);
+        let status = self.process.wait()?;
+        self.is_reaped = true;
+        Ok(status)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.is_reaped {
+            // Whoever drops it early does not want to wait; what is killed takes no time to end.
+            let _ = self.reap();
+        }
+    }
+}
+
+/// Asks whether a process has ended, and leaves it as it is.
+const ENDED: WaitIdOptions = WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT);
+
+struct Order {
+    command: Command,
+    reply: oneshot::Sender<io::Result<process::Child>>,
+}
+
+/// A process ends with the *thread* that started it, so all are started by one that ends with us.
+static STARTER: LazyLock<io::Result<mpsc::Sender<Order>>> = LazyLock::new(|| {
+    let (orders, receiver) = mpsc::channel(16);
+    thread::Builder::new().name("function-starter".into()).spawn(move || start_all(receiver))?;
+    Ok(orders)
+});
+
+fn start_all(mut orders: mpsc::Receiver<Order>) {
+    while let Some(Order { mut command, reply }) = orders.blocking_recv() {
+        if let Err(Ok(mut unwanted)) = reply.send(command.spawn()) {
+            discard(&mut unwanted);
+        }
+    }
+}
+
+fn discard(process: &mut process::Child) {
+    // It is ours and not waited for yet, so neither can fail in a way that leaves it behind.
+    let _ = process.kill();
+    let _ = process.wait();
+}

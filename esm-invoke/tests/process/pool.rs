@@ -1,0 +1,132 @@
+//! What does not depend on the client: commands that are none, strangers, limits, and ends.
+
+use std::time::Duration;
+
+use esm_core::invoker::Outcome;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+use crate::bench::{Client, Function, lives, settings, until};
+use esm_invoke::process::{ProcessInvoker, ProcessSettings};
+
+fn shell(script: &str) -> ProcessSettings {
+    settings(vec!["sh".into(), "-c".into(), script.into()])
+}
+
+fn start(settings: ProcessSettings) -> Function {
+    Function(ProcessInvoker::new(settings))
+}
+
+#[tokio::test]
+async fn a_command_that_ends_at_once_is_told_with_what_it_printed() {
+    let (reason, body) = start(shell("echo one; echo two >&2; exit 7")).refusal().await;
+    assert!(reason.starts_with("`sh -c echo one; echo two >&2; exit 7` does not start: "), "{reason}");
+    assert!(reason.ends_with("(exit status: 7) before it asked for an event; it printed last: one | two"), "{reason}");
+    assert!(body["errorMessage"].as_str().unwrap().ends_with("Runtime exited with error: exit status 7"), "{body}");
+}
+
+#[tokio::test]
+async fn a_command_that_is_no_client_is_given_up_after_a_while_and_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("process");
+    let mut settings = shell(&format!("echo $$ >{}; sleep 600", file.display()));
+    settings.start_timeout = Duration::from_millis(500);
+    let (reason, _) = start(settings).refusal().await;
+    assert!(reason.contains("is it a client of Lambda's Runtime API?"), "{reason}");
+    let process = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
+    assert!(!lives(process));
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_there_makes_the_function_unusable() {
+    let mut settings = shell("true");
+    settings.folder = "/nonexistent".into();
+    let reply = start(settings).call(json!({})).await;
+    let Outcome::NotUsable { reason } = reply.outcome else { panic!("{reply:?}") };
+    assert!(reason.starts_with("cannot start a process in `/nonexistent`: "), "{reason}");
+}
+
+#[tokio::test]
+async fn the_limits_reach_the_process() {
+    let mut settings = shell("ulimit -d; ulimit -n; ulimit -c; grep NoNewPrivs /proc/self/status; exit 1");
+    (settings.memory_in_mebibytes, settings.open_files) = (Some(64), Some(50));
+    let (reason, _) = start(settings).refusal().await;
+    assert!(reason.ends_with("it printed last: 65536 | 50 | 0 | NoNewPrivs: 1"), "{reason}");
+}
+
+#[tokio::test]
+async fn what_a_function_started_ends_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("process");
+    let (reason, _) = start(shell(&format!("sleep 600 & echo $! >{}; exit 1", file.display()))).refusal().await;
+    assert!(reason.contains("exit status: 1"), "{reason}");
+    let process = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
+    until("the process's child to end", || !lives(process)).await;
+}
+
+#[tokio::test]
+async fn a_stranger_is_turned_away_from_the_runtime_api() {
+    let function = Client::rust().start();
+    let told = function.result(json!({ "do": "tell" })).await;
+    let address = told["environment"]["AWS_LAMBDA_RUNTIME_API"].as_str().unwrap();
+    let mut stranger = TcpStream::connect(address).await.unwrap();
+    let request = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut answer = Vec::new();
+    // The connection may be closed before the request is written.
+    let _ = stream_all(&mut stranger, request, &mut answer).await;
+    assert_eq!(answer, b"");
+    assert_eq!(function.result(json!({ "do": "echo", "value": 1 })).await, 1, "the event went to the function");
+}
+
+async fn stream_all(stream: &mut TcpStream, request: &[u8], answer: &mut Vec<u8>) -> std::io::Result<()> {
+    stream.write_all(request).await?;
+    timeout(Duration::from_secs(60), stream.read_to_end(answer)).await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_invocation_that_is_given_up_ends_its_process() {
+    let function = Client::rust().start();
+    let process = function.process().await;
+    let sleeping = function.call(json!({ "do": "sleep", "milliseconds": 600_000 }));
+    assert!(timeout(Duration::from_millis(300), sleeping).await.is_err());
+    until("the process to end", || !lives(process)).await;
+    assert_eq!(function.result(json!({ "do": "echo", "value": 1 })).await, 1);
+}
+
+#[tokio::test]
+async fn a_process_that_dies_idle_costs_no_invocation() {
+    let function = Client::rust().start();
+    let process = function.process().await;
+    let status = std::process::Command::new("kill").args(["-9", &process.to_string()]).status().unwrap();
+    assert!(status.success());
+    // Before and after its end is noticed.
+    for value in 0..3 {
+        assert_eq!(function.result(json!({ "do": "echo", "value": value })).await, value);
+    }
+    assert!(!lives(process));
+}
+
+#[tokio::test]
+async fn processes_end_when_nobody_invokes_any_more() {
+    let function = Client::rust().start();
+    let process = function.process().await;
+    drop(function);
+    until("the process to end", || !lives(process)).await;
+}
+
+#[tokio::test]
+async fn a_process_that_ignores_the_request_to_end_is_killed() {
+    let mut settings = shell("trap '' TERM; while :; do sleep 1; done");
+    settings.start_timeout = Duration::from_secs(600);
+    let function = start(settings);
+    let invoking = function.call(json!({}));
+    assert!(timeout(Duration::from_millis(300), invoking).await.is_err());
+    let started = Instant::now();
+    esm_invoke::backend::Backend::close(&function.0).await;
+    assert!(started.elapsed() < Duration::from_secs(30));
+}
