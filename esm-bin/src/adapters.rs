@@ -230,6 +230,7 @@ pub(crate) fn process(entry: &Entry<'_>, function: ProcessFunction) -> Result<Ar
     /// How long a process may take to ask for an event. Batches are handed back to the broker a
     /// minute before they must be, so a start takes nothing from the time that an invocation has.
     const START_TIMEOUT: Duration = Duration::from_secs(60);
+    const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
     if let Some(name) = RESERVED_VARIABLES.iter().find(|name| function.environment.contains_key(**name)) {
         return Err(
@@ -245,6 +246,7 @@ pub(crate) fn process(entry: &Entry<'_>, function: ProcessFunction) -> Result<Ar
         instances: function.instances,
         timeout: function.timeout,
         start_timeout: START_TIMEOUT,
+        stop_timeout: STOP_TIMEOUT,
         idle_timeout: function.idle_timeout,
         memory_in_mebibytes: function.memory_in_mebibytes,
         open_files: function.open_files,

@@ -73,6 +73,7 @@ async fn through_the_pool(event: &Bytes) -> Result<Measured, Box<dyn Error>> {
         instances: 1.try_into()?,
         timeout: Duration::from_secs(60),
         start_timeout: Duration::from_secs(60),
+        stop_timeout: Duration::from_secs(2),
         idle_timeout: Duration::from_secs(60),
         memory_in_mebibytes: None,
         open_files: None,

@@ -24,8 +24,9 @@ use super::{
     output::{self, LastLines},
 };
 
-/// How long a process that is asked to end may take before it is killed.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long a process that is asked to end may still wait for an event. Some clients, Python's among them, hear of
+/// signals only when their call for one has ended.
+const LAST_WAIT: Duration = Duration::from_millis(500);
 /// How long the end of a process's output is waited for, in case that something else holds it open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -38,6 +39,8 @@ pub(super) struct Instance {
     offered: Notify,
     /// Asks the process to end.
     stop: CancellationToken,
+    /// There will be no more events.
+    no_more: CancellationToken,
     /// Ends it.
     kill: CancellationToken,
     /// It said that it cannot start, and is expected to end by itself.
@@ -100,11 +103,12 @@ pub(super) struct Offered {
 pub(super) struct OutOfTurn;
 
 impl Instance {
-    /// Starts a process. `retire` is asked now and then whether it has had nothing to do for too long:
+    /// Starts a process. Asked to end, it is killed after `stop_timeout`. `retire` is asked now and then whether it has had nothing to do for too long:
     /// `Ok` when it is to end, or when to ask again. `left` is called when it has ended.
     pub(super) async fn start(
         function: Arc<str>,
         mut command: Command,
+        stop_timeout: Duration,
         retire: impl Fn(&Arc<Self>) -> Result<(), Instant> + Send + 'static,
         left: impl FnOnce(&Arc<Self>) + Send + 'static,
     ) -> io::Result<Arc<Self>> {
@@ -119,6 +123,7 @@ impl Instance {
             conversation: Mutex::default(),
             offered: Notify::new(),
             stop: CancellationToken::new(),
+            no_more: CancellationToken::new(),
             kill: CancellationToken::new(),
             failed: CancellationToken::new(),
             end,
@@ -127,7 +132,7 @@ impl Instance {
         let supervised = instance.clone();
         tokio::spawn(async move {
             let reading = tokio::spawn(log(function, output, supervised.clone()));
-            let status = supervised.supervise(child, retire).await;
+            let status = supervised.supervise(child, stop_timeout, retire).await;
             // Dropped, the handle ends the reading: something outside of the group may hold the pipe.
             let _ = timeout(LAST_WORDS, AbortOnDropHandle::new(reading)).await;
             left(&supervised);
@@ -136,9 +141,14 @@ impl Instance {
         Ok(instance)
     }
 
-    async fn supervise(self: &Arc<Self>, mut child: Child, retire: impl Fn(&Arc<Self>) -> Result<(), Instant>) -> End {
+    async fn supervise(
+        self: &Arc<Self>,
+        mut child: Child,
+        stop_timeout: Duration,
+        retire: impl Fn(&Arc<Self>) -> Result<(), Instant>,
+    ) -> End {
         let mut idle_check = retire(self).err();
-        let mut kill_at = None;
+        let (mut no_more_at, mut kill_at) = (None, None);
         let mut is_killed = false;
         loop {
             tokio::select! {
@@ -150,9 +160,14 @@ impl Instance {
                 }
                 () = self.stop.cancelled(), if kill_at.is_none() => {
                     child.signal(Signal::TERM);
-                    kill_at = Some(Instant::now() + GRACE);
+                    let now = Instant::now();
+                    (no_more_at, kill_at) = (Some(now + LAST_WAIT), Some(now + stop_timeout));
                 }
-                () = self.failed.cancelled(), if kill_at.is_none() => kill_at = Some(Instant::now() + GRACE),
+                () = self.failed.cancelled(), if kill_at.is_none() => kill_at = Some(Instant::now() + stop_timeout),
+                () = at(no_more_at) => {
+                    self.no_more.cancel();
+                    no_more_at = None;
+                }
                 () = at(kill_at), if !is_killed => self.kill.cancel(),
                 () = at(idle_check), if kill_at.is_none() => match retire(self) {
                     Ok(()) => self.stop.cancel(),
@@ -176,7 +191,8 @@ impl Instance {
         self.lock().offer.take().is_some()
     }
 
-    /// The next event, for as long as it takes. Asking while an event is unanswered is out of turn.
+    /// The next event, for as long as it takes. Asking while an event is unanswered is out of turn, and so is asking
+    /// for one that will never come.
     pub(super) async fn next(&self) -> Result<Taken, OutOfTurn> {
         if self.lock().work.is_some() {
             return Err(OutOfTurn);
@@ -186,7 +202,10 @@ impl Instance {
             if let Some(taken) = self.take() {
                 return Ok(taken);
             }
-            offered.await;
+            tokio::select! {
+                () = offered => {}
+                () = self.no_more.cancelled() => return Err(OutOfTurn),
+            }
         }
     }
 

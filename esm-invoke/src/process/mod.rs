@@ -64,6 +64,8 @@ pub struct ProcessSettings {
     /// How long a process may take until it asks for its first event, and after an answer until it
     /// asks for the next one.
     pub start_timeout: Duration,
+    /// How long a process that is asked to end may take before it is killed.
+    pub stop_timeout: Duration,
     /// After how long without work a process is ended.
     pub idle_timeout: Duration,
     /// How much memory a process may use for its data; `None` sets no limit.

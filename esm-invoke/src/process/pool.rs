@@ -126,7 +126,7 @@ impl Pool {
             }
         };
         let _starting = processes.starting.lock().await;
-        let instance = Instance::start(self.name.clone(), command, retire, leave).await?;
+        let instance = Instance::start(self.name.clone(), command, self.settings.stop_timeout, retire, leave).await?;
         processes.living().insert(instance.group, instance.clone());
         info!(function = &*self.name, process = instance.group, "started a process");
         Ok(instance)

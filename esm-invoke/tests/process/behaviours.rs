@@ -162,10 +162,11 @@ pub(crate) async fn the_function_knows_its_name_arn_and_memory(mut client: Clien
 }
 
 pub(crate) async fn a_log_line_that_is_no_text_is_logged(client: Client) {
-    let (log, _guard) = Log::capture();
+    let log = Log::capture();
     let function = client.start();
+    let process = function.process().await;
     function.result(json!({ "do": "print" })).await;
-    let line = || log.events().into_iter().find(|event| event["message"] == "caf\u{fffd} in the log");
+    let line = || log.of_process(process).into_iter().find(|event| event["message"] == "caf\u{fffd} in the log");
     until("the line in the log", || line().is_some()).await;
     let line = line().unwrap();
     assert_eq!(line["function"], "pizza");

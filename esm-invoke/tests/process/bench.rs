@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     fs, io,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
@@ -77,6 +77,7 @@ pub(crate) fn settings(command: Vec<OsString>) -> ProcessSettings {
         instances: 1.try_into().unwrap(),
         timeout: LONG,
         start_timeout: LONG,
+        stop_timeout: LONG,
         idle_timeout: LONG * 10,
         memory_in_mebibytes: None,
         open_files: None,
@@ -146,21 +147,27 @@ pub(crate) fn read(file: &PathBuf) -> Option<String> {
     fs::read_to_string(file).ok()
 }
 
-/// What is logged in this thread.
+/// What this test program logs.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
+/// One for all tests: subscribers that come and go with threads miss lines of one another's.
+static LOG: LazyLock<Log> = LazyLock::new(|| {
+    let log = Log::default();
+    tracing_subscriber::fmt().json().flatten_event(true).with_writer(log.clone()).init();
+    log
+});
+
 impl Log {
-    pub(crate) fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(log.clone()).finish();
-        (log, tracing::subscriber::set_default(subscriber))
+    pub(crate) fn capture() -> Self {
+        LOG.clone()
     }
 
-    /// Every event so far.
-    pub(crate) fn events(&self) -> Vec<Value> {
+    /// What was said so far about one process.
+    pub(crate) fn of_process(&self, process: i64) -> Vec<Value> {
         let log = self.0.lock().unwrap();
-        log.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+        let events = log.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+        events.filter(|event| event["process"] == process).collect()
     }
 }
 
