@@ -91,6 +91,25 @@ impl TestBroker {
         xtask(&["start"], self.own_dir()).await;
     }
 
+    /// Stops it in good order and starts it again with one more line of `rabbitmq.conf`.
+    pub async fn restart_with(&self, line: &str) {
+        xtask(&["stop"], self.own_dir()).await;
+        let file = self.own_dir().join("rabbitmq.conf");
+        let configuration = std::fs::read_to_string(&file).expect("reads the configuration");
+        std::fs::write(&file, format!("{configuration}\n{line}\n")).expect("writes the configuration");
+        self.start().await;
+    }
+
+    /// Waits until the broker says that it has too little memory, and takes no messages.
+    pub async fn memory_alarm(&self) {
+        let waiting = async {
+            while self.call(Method::GET, &["nodes"], None).await[0]["mem_alarm"] != true {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.expect("the broker has too little memory");
+    }
+
     fn own_dir(&self) -> &PathBuf {
         self.dir.as_ref().expect("a shared broker is not killed")
     }

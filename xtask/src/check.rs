@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use cargo_metadata::Metadata;
 
+use crate::faults;
 use crate::packages;
 use crate::process;
 use crate::workspace;
@@ -25,6 +26,7 @@ pub(crate) fn run() -> Result<()> {
         report.step(&format!("lints of esm with {}", features.name), clippy(&features.arguments()));
     }
     report.step("documentation", documentation());
+    report.step("the page of faults", faults::check());
     report.finish()
 }
 

@@ -10,6 +10,7 @@ mod check;
 mod demo;
 mod digest;
 mod dist;
+mod faults;
 mod http;
 mod interrupt;
 mod java;
@@ -45,6 +46,8 @@ enum Task {
     Test(test::Arguments),
     /// Format, lints, feature combinations, crate arrows, documentation
     Check,
+    /// Write docs/faults.md from its rows
+    Faults,
     /// A release for chosen adapters and invokers, as a reproducible archive
     Dist(dist::Arguments),
     /// Measure; without a name, list what can be measured
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Check => check::run(),
+        Task::Faults => faults::run(),
         Task::Dist(arguments) => dist::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Become(program) => program.run(),

@@ -3,6 +3,7 @@
 //! One node of each kind serves all of them, and each test has a virtual host or queues of its own; a test that
 //! kills nodes starts its own with the program named by `ESM_XTASK`.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, PipeReader};
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Args;
 
 use crate::brokers::{Kind, PrivateNode, Settings};
+use crate::faults;
 use crate::interrupt::Interrupt;
 use crate::packages;
 use crate::process;
@@ -92,6 +94,9 @@ fn cargo_test(
     eprintln!("test: {summary}");
     ensure!(status.success(), "`{line}` failed");
     ensure!(summary.passed > 0, "`{line}` ran no test at all");
+    if arguments.further.is_empty() {
+        faults::all_shown(&summary.names, arguments.all)?;
+    }
     Ok(())
 }
 
@@ -129,10 +134,20 @@ struct Summary {
     passed: u32,
     failed: u32,
     ignored: u32,
+    /// The tests that passed, as `program::test`.
+    names: BTreeSet<String>,
+    /// The program that runs.
+    program: String,
 }
 
 impl Summary {
     fn take(&mut self, line: &str) {
+        if let Some(program) = program(line) {
+            program.clone_into(&mut self.program);
+        }
+        if let Some(test) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... ok")) {
+            self.names.insert(format!("{}::{test}", self.program));
+        }
         let Some(counts) = line.strip_prefix("test result: ") else { return };
         let count = |what: &str| {
             let words: Vec<&str> = counts.split([' ', ';', '.']).filter(|word| !word.is_empty()).collect();
@@ -146,9 +161,16 @@ impl Summary {
     }
 }
 
+/// The name of the program that cargo says it runs, without the hash that cargo adds.
+fn program(line: &str) -> Option<&str> {
+    let path = line.trim_start().strip_prefix("Running ")?.split_once('(')?.1.strip_suffix(')')?;
+    let (name, _hash) = Path::new(path).file_name()?.to_str()?.rsplit_once('-')?;
+    Some(name)
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { programs, passed, failed, ignored } = self;
+        let Self { programs, passed, failed, ignored, .. } = self;
         write!(f, "{passed} passed, {failed} failed, {ignored} ignored, in {programs} test programs")
     }
 }
@@ -165,7 +187,23 @@ mod tests {
         summary
             .take("test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.02s");
 
-        assert_eq!(summary, Summary { programs: 2, passed: 6, failed: 1, ignored: 1 });
+        assert_eq!(summary, Summary { programs: 2, passed: 6, failed: 1, ignored: 1, ..Summary::default() });
+    }
+
+    #[test]
+    fn what_passed_is_known_by_program_and_name() {
+        let mut summary = Summary::default();
+        for line in [
+            "     Running tests/rabbitmq/main.rs (/target/debug/deps/rabbitmq-0a1b2c)",
+            "test faults::wrong_login ... ok",
+            "test faults::no_permission ... FAILED",
+            "     Running unittests src/lib.rs (target/debug/deps/esm_core-17)",
+            "test batch::closes ... ok",
+        ] {
+            summary.take(line);
+        }
+        let expected = ["esm_core::batch::closes", "rabbitmq::faults::wrong_login"];
+        assert_eq!(summary.names, expected.map(str::to_owned).into());
     }
 
     #[test]

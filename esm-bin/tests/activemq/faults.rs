@@ -238,3 +238,53 @@ async fn a_function_that_hangs_stops_neither_keep_alives_nor_other_mappings() {
     service.metric_becomes("esm_deleted_events_total", &[&uuid], 1).await;
     assert_eq!(service.metric("esm_reconnects_total", &[]).await, 0);
 }
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_broker_that_has_too_little_memory_lends_what_it_has() {
+    let policy = r#"policy=<policyEntry queue="&gt;" memoryLimit="256kb" producerFlowControl="false"/>"#;
+    let bench = Bench::on(TestBroker::private("too-little-memory", &[policy]).await, "memory").await;
+    bench.broker.produce(&bench.queue, Messages::text("{n}").size(1_024).count(3_000)).await;
+    let config = bench.config().mapping(&bench.queue, "batch_size = 1000");
+    let service = Service::start(&config).await;
+
+    let uuid = service.uuid(&bench.queue).await;
+    service.metric_becomes("esm_deleted_events_total", &[&uuid], 3_000).await;
+    assert_eq!(bench.function.bodies().len(), 3_000, "once each");
+    bench.neighbour_is_well(&service).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_slow_network_loses_and_repeats_nothing() {
+    let bench = Bench::new("slow-network").await;
+    let proxy = Proxy::start(0, &bench.broker.url).await;
+    proxy.be_slow(Duration::from_millis(50));
+    let address = format!("tcp://127.0.0.1:{}?wireFormat.maxInactivityDuration=2000", proxy.port);
+    let service = Service::start(&bench.config_through(vec![address])).await;
+    bench.broker.produce(&bench.queue, Messages::bytes("{n}").size(8_192).count(500)).await;
+
+    let uuid = service.uuid(&bench.queue).await;
+    service.metric_becomes("esm_deleted_events_total", &[&uuid], 500).await;
+    assert_eq!(bench.function.bodies().len(), 500, "once each");
+    assert_eq!(service.metric("esm_reconnects_total", &[]).await, 0);
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_function_that_is_away_for_a_while_costs_no_attempt() {
+    let bench = Bench::new("function-away").await;
+    let away = free_port();
+    let path = "2015-03-31/functions/function/invocations";
+    let config = Config::new(&bench.broker, &format!("http://127.0.0.1:{away}/{path}"));
+    let service = Service::start(&config.mapping(&bench.queue, "maximum_retry_attempts = 1")).await;
+    bench.broker.produce(&bench.queue, Messages::text("{n}").count(2)).await;
+    let uuid = service.uuid(&bench.queue).await;
+    service.shows(&bench.queue, "cannot be reached").await;
+    service.metric_reaches("esm_failed_invoke_events_total", &[&uuid], 3 * 2).await;
+
+    let _back = Proxy::start(away, &bench.function.url).await;
+    service.metric_becomes("esm_deleted_events_total", &[&uuid], 2).await;
+    assert_eq!(bench.function.bodies().len(), 2, "no attempt was the last one");
+    assert_eq!(service.metric("esm_dropped_events_total", &[]).await, 0);
+}

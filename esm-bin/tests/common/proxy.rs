@@ -1,8 +1,8 @@
-//! A TCP proxy between the service and a broker: it can fall silent, and change where it leads.
+//! A TCP proxy between the service and another: it can fall silent, be slow, and change where it leads.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tokio::{
@@ -13,8 +13,15 @@ use tokio::{
 
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    silent: Arc<AtomicBool>,
+    behaviour: Arc<Behaviour>,
     target: Arc<Mutex<String>>,
+}
+
+#[derive(Default)]
+struct Behaviour {
+    silent: AtomicBool,
+    /// Milliseconds before each piece is passed on.
+    pause: AtomicU64,
 }
 
 impl Proxy {
@@ -22,21 +29,27 @@ impl Proxy {
     pub(crate) async fn start(port: u16, target: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("binds");
         let port = listener.local_addr().expect("has an address").port();
-        let silent = Arc::new(AtomicBool::new(false));
+        let behaviour = Arc::<Behaviour>::default();
         let target = Arc::new(Mutex::new(address(target)));
-        let (is_silent, leads_to) = (silent.clone(), target.clone());
+        let (shared, leads_to) = (behaviour.clone(), target.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let target = leads_to.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                tokio::spawn(connect(client, target, is_silent.clone()));
+                tokio::spawn(connect(client, target, shared.clone()));
             }
         });
-        Self { port, silent, target }
+        Self { port, behaviour, target }
     }
 
     /// While silent it moves not a byte and closes nothing.
     pub(crate) fn be_silent(&self, silent: bool) {
-        self.silent.store(silent, Ordering::Relaxed);
+        self.behaviour.silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// Waits so long before it passes on at most 64 KiB.
+    pub(crate) fn be_slow(&self, pause: Duration) {
+        let pause = u64::try_from(pause.as_millis()).expect("a short time");
+        self.behaviour.pause.store(pause, Ordering::Relaxed);
     }
 
     /// Connections from now on lead elsewhere.
@@ -46,20 +59,22 @@ impl Proxy {
 }
 
 fn address(endpoint: &str) -> String {
-    endpoint.split_once("://").expect("has a scheme").1.to_owned()
+    let (_, rest) = endpoint.split_once("://").expect("has a scheme");
+    rest.split('/').next().unwrap_or(rest).to_owned()
 }
 
-async fn connect(client: TcpStream, target: String, silent: Arc<AtomicBool>) {
+async fn connect(client: TcpStream, target: String, behaviour: Arc<Behaviour>) {
     let Ok(server) = TcpStream::connect(target).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    tokio::join!(copy(from_client, to_server, silent.clone()), copy(from_server, to_client, silent));
+    tokio::join!(copy(from_client, to_server, &behaviour), copy(from_server, to_client, &behaviour));
 }
 
-async fn copy(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, silent: Arc<AtomicBool>) {
+async fn copy(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, behaviour: &Behaviour) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        while silent.load(Ordering::Relaxed) {
+        sleep(Duration::from_millis(behaviour.pause.load(Ordering::Relaxed))).await;
+        while behaviour.silent.load(Ordering::Relaxed) {
             sleep(Duration::from_millis(20)).await;
         }
         if to.write_all(&buffer[..count]).await.is_err() {

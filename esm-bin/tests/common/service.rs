@@ -184,8 +184,17 @@ impl Service {
 
     /// Waits until a metric has a value.
     pub(crate) async fn metric_becomes(&self, name: &str, labels: &[&str], expected: u64) {
+        self.metric_until(name, labels, &expected.to_string(), |value| value == expected).await;
+    }
+
+    /// Waits until a metric has at least a value.
+    pub(crate) async fn metric_reaches(&self, name: &str, labels: &[&str], least: u64) {
+        self.metric_until(name, labels, &format!("{least} or more"), |value| value >= least).await;
+    }
+
+    async fn metric_until(&self, name: &str, labels: &[&str], expected: &str, is_so: impl Fn(u64) -> bool) {
         let becomes = async {
-            while self.metric(name, labels).await != expected {
+            while !is_so(self.metric(name, labels).await) {
                 sleep(Duration::from_millis(50)).await;
             }
         };

@@ -287,3 +287,63 @@ async fn a_function_that_hangs_stops_neither_heartbeats_nor_other_mappings() {
     service.metric_becomes("esm_deleted_events_total", &[&uuid], 2).await;
     assert_eq!(service.metric("esm_reconnects_total", &[]).await, 0);
 }
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_broker_that_has_too_little_memory_after_a_restart_lends_what_it_has() {
+    let broker = TestBroker::private("alarm", &[]).await;
+    let virtual_host = broker.virtual_host("alarm").await;
+    let mut publisher = broker.publisher(&virtual_host).await;
+    publisher.declare("queue", "quorum").await;
+    publisher.publish("queue", (0..500).map(|number| number.to_string())).await;
+    let function = Function::start().await;
+
+    broker.restart_with("vm_memory_high_watermark.absolute = 1MB").await;
+    broker.memory_alarm().await;
+    let service = Service::start(&Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "")).await;
+
+    let uuid = service.uuid("queue").await;
+    service.metric_becomes("esm_deleted_events_total", &[&uuid], 500).await;
+    let expected: Vec<_> = (0..500).map(|number| number.to_string()).collect();
+    assert_eq!(function.bodies(), expected, "once each, in order");
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_slow_network_loses_and_repeats_nothing() {
+    let mut bench = Bench::new("slow network").await;
+    let proxy = Proxy::start(0, &bench.broker.url).await;
+    proxy.be_slow(Duration::from_millis(50));
+    bench.publisher.declare("queue", "classic").await;
+    let mut config = Config::new(&bench.broker, &bench.function.url).mapping_in(&bench.virtual_host, "queue", "");
+    config.endpoints = vec![format!("amqp://127.0.0.1:{}?heartbeat=2", proxy.port)];
+    let service = Service::start(&config).await;
+    let expected: Vec<_> = (0..500).map(|number| format!("{number:0>8192}")).collect();
+    bench.publisher.publish("queue", expected.clone()).await;
+
+    let uuid = service.uuid("queue").await;
+    service.metric_becomes("esm_deleted_events_total", &[&uuid], 500).await;
+    assert_eq!(bench.function.bodies(), expected);
+    assert_eq!(service.metric("esm_reconnects_total", &[]).await, 0);
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_function_that_is_away_for_a_while_costs_no_attempt() {
+    let mut bench = Bench::new("function away").await;
+    bench.publisher.declare("queue", "classic").await;
+    let away = free_port();
+    let path = "2015-03-31/functions/function/invocations";
+    let more = "maximum_retry_attempts = 1\ntags = { \"esm:dead-letter\" = \"broker\" }";
+    let config = Config::new(&bench.broker, &format!("http://127.0.0.1:{away}/{path}"));
+    let service = Service::start(&config.mapping_in(&bench.virtual_host, "queue", more)).await;
+    bench.publisher.publish("queue", ["a", "b"]).await;
+    let uuid = service.uuid("queue").await;
+    service.shows("queue", "cannot be reached").await;
+    service.metric_reaches("esm_failed_invoke_events_total", &[&uuid], 3 * 2).await;
+
+    let _back = Proxy::start(away, &bench.function.url).await;
+    service.metric_becomes("esm_deleted_events_total", &[&uuid], 2).await;
+    assert_eq!(bench.function.bodies(), ["a", "b"], "no attempt was the last one");
+    assert_eq!(service.metric("esm_dropped_events_total", &[]).await, 0);
+}
