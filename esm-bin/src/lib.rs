@@ -12,6 +12,7 @@ pub mod by_hand;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod filter;
 pub mod http;
 pub mod logging;

@@ -78,7 +78,8 @@ impl Service {
     /// Starts every enabled mapping and the listener. When it returns, requests are answered.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let drain_timeout = drain_timeout(&config);
-        let Config { server, mappings, warnings, functions } = config;
+        let Config { server, mappings, warnings, targets } = config;
+        let functions = targets.functions().cloned().collect();
         let listener = TcpListener::bind(server.listen).await;
         let listener = listener.with_context(|| format!("server.listen: cannot listen on {}", server.listen))?;
         let address = listener.local_addr()?;
@@ -125,7 +126,7 @@ impl Service {
 
 /// A function that runs at the start of a drain can then still end by itself.
 fn drain_timeout(config: &Config) -> Duration {
-    let enabled = config.mappings.iter().filter(|mapping| mapping.enabled);
+    let enabled = config.mappings.iter().filter(|mapping| mapping.spec.enabled);
     let longest = enabled.map(|mapping| mapping.function.timeout).max().unwrap_or_default();
     config.server.drain_timeout.unwrap_or(longest + DRAIN_MARGIN)
 }
@@ -138,7 +139,9 @@ struct Starter {
 
 impl Starter {
     fn start(&mut self, configured: ConfiguredMapping) -> Listed {
-        let ConfiguredMapping { mapping, enabled, function, source, .. } = configured;
+        let ConfiguredMapping { spec, planned, .. } = configured;
+        let (mapping, source, function) = (planned.mapping.clone(), planned.source.clone(), planned.function.clone());
+        let enabled = spec.enabled;
         let supervised = if enabled {
             let function = self.function(&function);
             self.supervisor.start(mapping, source, function)

@@ -64,6 +64,10 @@ impl<'a> Entry<'a> {
         matches!(self.value.kind, ValueKind::String(_))
     }
 
+    pub(super) fn value(&self) -> &Value {
+        &self.value
+    }
+
     /// A text that means something.
     pub(crate) fn parsed<T: FromStr<Err: Display>>(&self) -> Result<T, Reported> {
         self.text()?.parse().map_err(|error| self.report(error))
@@ -102,6 +106,14 @@ impl<'a> Entry<'a> {
             Ok(true) => Ok(path),
             Ok(false) => Err(self.report(format_args!("`{}` is not a file", path.display()))),
             Err(error) => Err(self.report(format_args!("cannot read `{}`: {error}", path.display()))),
+        }
+    }
+
+    /// A path, whether something is there or not.
+    pub(super) fn path(&self) -> Result<PathBuf, Reported> {
+        match self.text()? {
+            path if path.is_empty() => Err(self.report("must be a path, is empty")),
+            path => Ok(self.context.folder.join(path)),
         }
     }
 

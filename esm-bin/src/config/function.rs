@@ -101,7 +101,8 @@ fn http(
 ) -> Result<Arc<dyn Backend>, Reported> {
     let is_webhook = table.optional("protocol", is_webhook);
     let headers = table.optional("headers", headers);
-    let login = table.optional("secret", |entry| targets::login(logins, entry));
+    let login =
+        table.optional("secret", |entry| targets::login(logins, &entry.text()?).map_err(|why| why.report(entry)));
     let tls = table.optional("tls", |entry| entry.table(broker::tls_files));
     let signing_key = table.optional("hmac_secret", secret::secret);
     let url = table.required("url", |entry| Ok(entry.clone()));

@@ -2,8 +2,8 @@
 //! problems, all of them at once and each with its full key.
 //!
 //! Reading order: `sources` (file and environment become one tree), `table` and `entry` (walking
-//! it), then a file for each part: `server`, `broker`, `secret`, `function` with `process`, `mapping`
-//! with `tags` and `targets`, and `warnings` (what works and may surprise).
+//! it), then a file for each part: `server`, `broker`, `secret`, `function` with `process`, `targets`
+//! and `mapping`, and `warnings` (what works and may surprise).
 
 mod broker;
 mod entry;
@@ -16,7 +16,6 @@ mod secret;
 mod server;
 mod sources;
 mod table;
-mod tags;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -30,20 +29,17 @@ pub use self::{
     broker::{Broker, Engine},
     function::Function,
     mapping::ConfiguredMapping,
+    names::{FunctionName, NoFunctionName},
     problem::Problem,
     secret::Login,
-    server::Server,
-    tags::EventProfile,
+    server::{Identity, Server},
+    targets::Targets,
 };
-use self::{
-    entry::Context,
-    problem::Problems,
-    table::Table,
-    targets::{Named, Targets},
-};
+use self::{entry::Context, problem::Problems, table::Table, targets::Named};
 pub(crate) use self::{
     entry::{Entry, all},
     problem::Reported,
+    targets::Unresolved,
 };
 
 /// Of UUIDs that we derive from names.
@@ -56,8 +52,8 @@ pub type Environment = HashMap<String, String>;
 pub struct Config {
     /// `[server]`.
     pub server: Server,
-    /// `[functions]`, by name.
-    pub functions: Vec<Arc<Function>>,
+    /// What mappings may refer to.
+    pub targets: Arc<Targets>,
     /// `[[event_source_mappings]]`, in the file's order.
     pub mappings: Vec<ConfiguredMapping>,
     /// What works and may surprise, each with its key.
@@ -89,12 +85,11 @@ fn root(table: &mut Table<'_>) -> Result<Config, Reported> {
     let logins = named(&table.section("secrets"), |_, table| secret::login(table));
     let function = |name: &str, table: &mut Table<'_>| function::read(name, table, &identity, &logins);
     let functions = named(&table.section("functions"), function);
-    let targets = Targets { brokers, functions, logins };
+    let targets = Targets { brokers, functions, logins, identity };
     let mappings = table.optional("event_source_mappings", |entry| mappings(entry, &targets));
     table.not_yet(&["aws"]);
     let (server, mappings) = (server?, mappings?.unwrap_or_default());
-    let functions = targets.functions.into_values().flatten().collect();
-    Ok(Config { warnings: warnings::all(&server, &mappings), server, functions, mappings })
+    Ok(Config { warnings: warnings::all(&server, &mappings), server, targets: Arc::new(targets), mappings })
 }
 
 fn named<'a, T>(section: &Entry<'a>, mut read: impl FnMut(&str, &mut Table<'a>) -> Result<T, Reported>) -> Named<T> {
@@ -112,7 +107,7 @@ fn mappings(entry: &Entry<'_>, targets: &Targets) -> Result<Vec<ConfiguredMappin
 }
 
 /// A UUID that is always the same for the same names.
-fn uuid_of(names: &[&str]) -> Uuid {
+pub(crate) fn uuid_of(names: &[&str]) -> Uuid {
     // The lengths keep ("a", "bc") and ("ab", "c") apart.
     let parts: Vec<_> = names.iter().map(|name| format!("{}:{name}", name.len())).collect();
     Uuid::new_v5(&NAMESPACE, parts.concat().as_bytes())

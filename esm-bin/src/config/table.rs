@@ -1,6 +1,6 @@
 //! A table whose keys are taken one by one; what is left over nobody knows.
 
-use std::fmt::Display;
+use std::{fmt::Display, path::Path};
 
 use config::{Map, Value};
 
@@ -28,14 +28,20 @@ impl<'a> Table<'a> {
         &self.key
     }
 
+    /// Where relative paths start.
+    pub(super) fn folder(&self) -> &'a Path {
+        self.context.folder
+    }
+
     /// Reports a problem that no single key of the table has.
     pub(super) fn report(&self, words: impl Display) -> Reported {
         self.context.problems.report(&self.key, words)
     }
 
-    /// Reports a problem with a key that was taken.
+    /// Reports a problem with a key that was taken, or with a part of it, such as `queues[0]`.
     pub(super) fn report_at(&self, name: &str, words: impl Display) -> Reported {
-        self.context.problems.report(&join(&self.key, name), words)
+        let dot = if self.key.is_empty() { "" } else { "." };
+        self.context.problems.report(&format!("{}{dot}{name}", self.key), words)
     }
 
     /// The value at a key that may be absent.

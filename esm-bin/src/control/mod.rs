@@ -1,0 +1,8 @@
+//! The control plane: which mappings there are, and that those run which should.
+//!
+//! Reading order: [`spec`] (what was asked for becomes what can run) with [`tags`], [`plane`] (what
+//! people may do with mappings).
+
+pub mod plane;
+pub mod spec;
+pub mod tags;
