@@ -8,6 +8,7 @@
 //! (start, run, drain), [`http`] (metrics and health), [`logging`].
 
 pub mod adapters;
+pub mod api;
 pub mod by_hand;
 pub mod check;
 pub mod cli;

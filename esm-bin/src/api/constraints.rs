@@ -15,6 +15,8 @@ pub(super) enum Shape {
         least: i64,
         most: i64,
     },
+    /// Seconds since 1970, with a fraction.
+    Timestamp,
     /// Lengths are in characters.
     Text {
         least: usize,
@@ -78,9 +80,7 @@ impl Violations {
         for member in known {
             match members.get(member.name) {
                 Some(value) if !value.is_null() => self.value(value, member.shape, &below(path, member.name)),
-                _ if member.is_required => {
-                    self.constraint("null", &below(path, member.name), "Member must not be null");
-                }
+                _ if member.is_required => self.missing(&below(path, member.name)),
                 _ => {}
             }
         }
@@ -94,7 +94,7 @@ impl Violations {
     /// Checks one value.
     pub(super) fn value(&mut self, value: &Value, shape: &Shape, path: &str) {
         match (shape, value) {
-            (Shape::Boolean, Value::Bool(_)) | (Shape::Unchecked, _) => {}
+            (Shape::Boolean, Value::Bool(_)) | (Shape::Timestamp, Value::Number(_)) | (Shape::Unchecked, _) => {}
             (Shape::Integer { least, most }, Value::Number(number)) => match number.as_i64() {
                 Some(number) => self.range(number, *least, *most, path),
                 None if number.is_f64() => self.wrong_type("DECIMAL_VALUE", "an Integer", path),
@@ -196,6 +196,11 @@ impl Violations {
         self.constraint(&quoted(value), &clean(name), "Parameter must be one of this operation's");
     }
 
+    /// A member or parameter that has to be there.
+    pub(super) fn missing(&mut self, path: &str) {
+        self.constraint("null", path, "Member must not be null");
+    }
+
     /// A parameter that is there several times.
     pub(super) fn repeated(&mut self, times: usize, name: &str) {
         self.constraint(&format!("given {times} times"), name, "Parameter must be given once");
@@ -221,6 +226,7 @@ impl Shape {
         match self {
             Self::Boolean => json!({ "type": "boolean" }),
             Self::Integer { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
+            Self::Timestamp => json!({ "type": "number" }),
             Self::Text { least, most, pattern } => {
                 let mut schema = json!({ "type": "string", "minLength": least, "maxLength": most });
                 if let Some(pattern) = pattern {
@@ -255,10 +261,11 @@ impl Shape {
         match self {
             Self::Boolean => "a Boolean",
             Self::Integer { .. } => "an Integer",
+            Self::Timestamp => "a Timestamp",
             Self::Text { .. } | Self::OneOf(_) => "a String",
             Self::List { .. } => "a List",
             Self::Map { .. } => "a Map",
-            Self::Structure(_)  => "a Structure",
+            Self::Structure(_) | Self::Unchecked => "a Structure",
         }
     }
 }

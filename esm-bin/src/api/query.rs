@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use base64_simd::URL_SAFE_NO_PAD;
 use url::form_urlencoded;
-use uuid::Uuid;
 
 use super::{
     constraints::{Shape, Violations},
@@ -48,6 +47,11 @@ impl<'a> Query<'a> {
         values.pop()
     }
 
+    /// Notes that a parameter should have been there.
+    pub(super) fn missing(&mut self, name: &str) {
+        self.violations.missing(name);
+    }
+
     /// Says what is wrong with those that were taken, and with those that were not.
     pub(super) fn end(mut self) -> Result<(), ApiError> {
         for (name, value) in &self.pairs {
@@ -57,18 +61,17 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Where a page ended: after this mapping, in the order of UUIDs. What clients get has no meaning
-/// to them, and stays right when mappings come and go.
-pub(super) fn marker(last: Uuid) -> String {
-    URL_SAFE_NO_PAD.encode_to_string(last.as_bytes())
+/// A place in a list, as clients get it: with no meaning to them.
+pub(super) fn marker(place: &str) -> String {
+    URL_SAFE_NO_PAD.encode_to_string(place)
 }
 
-/// The mapping after which a page begins.
-pub(super) fn read_marker(marker: &str) -> Result<Uuid, ApiError> {
-    let mut bytes = [0; 16];
-    let is_marker = marker.len() == 22 && URL_SAFE_NO_PAD.decode(marker.as_bytes(), base64_simd::Out::from_slice(&mut bytes)).is_ok();
-    let wrong = || ApiError::InvalidParameterValue("Invalid Marker: give the NextMarker of an earlier answer".into());
-    if is_marker { Ok(Uuid::from_bytes(bytes)) } else { Err(wrong()) }
+/// The place that a marker of ours stands for.
+pub(super) fn read_marker(marker: &str) -> Result<String, ApiError> {
+    let place = URL_SAFE_NO_PAD.decode_to_vec(marker).ok().and_then(|place| String::from_utf8(place).ok());
+    place.ok_or_else(|| {
+        ApiError::InvalidParameterValue("Invalid Marker: give the NextMarker of an earlier answer".into())
+    })
 }
 
 #[cfg(test)]
@@ -77,11 +80,11 @@ mod tests {
 
     #[test]
     fn a_marker_is_read_back_and_nothing_else_is() {
-        let uuid = Uuid::from_u128(0x91ea_eb7e_c976_1234_9451_8709_db01_f137);
-        let text = marker(uuid);
-        assert_eq!(read_marker(&text).unwrap(), uuid);
+        let place = "91eaeb7e-c976-1234-9451-8709db01f137";
+        let text = marker(place);
+        assert_eq!(read_marker(&text).unwrap(), place);
         assert!(!text.contains("91ea"));
-        for wrong in ["", "x", "é", &"A".repeat(21), &"A".repeat(23), &"=".repeat(22), &uuid.to_string()] {
+        for wrong in ["x", "é", "=", "_w", place] {
             assert_eq!(read_marker(wrong).unwrap_err().code(), "InvalidParameterValueException", "{wrong}");
         }
     }

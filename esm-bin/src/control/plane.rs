@@ -119,7 +119,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    fn apply(self, spec: &mut MappingSpec) {
+    pub(crate) fn apply(self, spec: &mut MappingSpec) {
         fn set<T>(place: &mut T, change: Option<T>) {
             if let Some(value) = change {
                 *place = value;
