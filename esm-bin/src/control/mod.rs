@@ -5,4 +5,5 @@
 
 pub mod plane;
 pub mod spec;
+pub mod store;
 pub mod tags;

@@ -76,7 +76,7 @@ fn a_function_runs_no_more_invocations_at_once_than_it_has_processes_for() {
         let text = format!("[functions.f]\nprocess = {{ command = [\"x\"], instances = 4 }}\n{lines}\n");
         let config = valid(&text, &[]);
         let function = config.targets.functions().next().expect("there is one");
-        function
+        function.clone()
     };
     assert_eq!(function("").reserved_concurrency, Some(4));
     assert_eq!(function("reserved_concurrency = 3").reserved_concurrency, Some(3));
