@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::adapters::FEATURES;
+use crate::{adapters::FEATURES, api::openapi};
 
 /// What requests are answered from.
 pub struct Shared {
@@ -39,8 +39,8 @@ pub struct Listed {
     pub supervised: Supervised,
 }
 
-/// Answers for everything under the listener.
-pub fn router(shared: Shared) -> Router {
+/// Answers for everything under the listener. `control` has a guard around it already.
+pub fn router(shared: Shared, control: Router) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/healthz", get(async || "ok\n"))
@@ -49,6 +49,8 @@ pub fn router(shared: Shared) -> Router {
         .fallback(async || refusal(StatusCode::NOT_FOUND, "there is nothing at this path"))
         .method_not_allowed_fallback(async || refusal(StatusCode::METHOD_NOT_ALLOWED, "this path is only read"))
         .with_state(Arc::new(shared))
+        .merge(openapi::router())
+        .merge(control)
 }
 
 fn refusal(status: StatusCode, message: &str) -> Response {

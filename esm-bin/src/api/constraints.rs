@@ -183,7 +183,8 @@ impl Violations {
 
     /// AWS ignores what it does not know; here it would be an option that silently does nothing.
     fn unknown_member(&mut self, name: &str, value: &Value, known: &[Member], path: &str) {
-        let likeness = |member: &&Member| strsim::jaro_winkler(member.name, name);
+        let lowercase = name.to_lowercase();
+        let likeness = |member: &&Member| strsim::jaro_winkler(&member.name.to_lowercase(), &lowercase);
         let alike = known.iter().filter(|member| likeness(member) > ALIKE);
         let closest = alike.max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
         let meant = closest.map(|member| format!("; did you mean {}?", member.name)).unwrap_or_default();

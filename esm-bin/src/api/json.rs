@@ -149,7 +149,7 @@ mod tests {
         check(br#"{"a":1} {}"#, "trailing characters");
         check(br#"{"a":1,"b":{"c":1,"c":2}}"#, "`c` is there twice");
         check(b"{\"a\":\"\xff\"}", "invalid unicode");
-        check(br#"{"a":"\ud800"}"#, "surrogate");
+        check(br#"{"a":"\ud800"}"#, "hex escape");
         check(b"{\"a\":1e999}", "number out of range");
         check(format!("{{\"a\":{}", "[".repeat(200)).as_bytes(), "recursion limit");
         check("[".repeat(100_000).as_bytes(), "recursion limit");

@@ -1,0 +1,13 @@
+//! The control API of the built program, asked by AWS's own clients, by hand, and by hostile ones.
+
+mod boto3;
+mod command_line;
+#[path = "../common/mod.rs"]
+mod common;
+mod document;
+mod hostile;
+mod operations;
+mod pages;
+mod samples;
+mod service;
+mod terraform;
