@@ -92,7 +92,7 @@ static OPERATIONS: &[Operation] = &[
         summary: "The tags of a mapping, by its EventSourceMappingArn.",
         method: "get",
         path: TAGS,
-        named: Some(("Resource", &shapes::ARN)),
+        named: Some(("Resource", &shapes::RESOURCE)),
         query: &[],
         body: None,
         success: (200, Some(shapes::TAG)),
@@ -103,7 +103,7 @@ static OPERATIONS: &[Operation] = &[
         summary: "Adds tags to a mapping, or replaces those with the same keys.",
         method: "post",
         path: TAGS,
-        named: Some(("Resource", &shapes::ARN)),
+        named: Some(("Resource", &shapes::RESOURCE)),
         query: &[],
         body: Some(shapes::TAG),
         success: (204, None),
@@ -114,7 +114,7 @@ static OPERATIONS: &[Operation] = &[
         summary: "Takes tags from a mapping.",
         method: "delete",
         path: TAGS,
-        named: Some(("Resource", &shapes::ARN)),
+        named: Some(("Resource", &shapes::RESOURCE)),
         query: shapes::UNTAG,
         body: None,
         success: (204, None),
@@ -160,6 +160,8 @@ impl Operation {
             None => json!({ "description": "Done." }),
         };
         responses.insert(status.to_string(), success);
+        responses.insert("403".into(), error());
+        responses.insert("414".into(), json!({ "description": "The path or query is too long." }));
         if self.body.is_some() {
             responses.insert("413".into(), error());
         }

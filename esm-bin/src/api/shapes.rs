@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
-use esm_core::{filter::FilterErrors, mapping::BatchingWindow};
+use esm_core::{
+    filter::{FilterErrors, LONGEST_PATTERN, MOST_FILTERS},
+    mapping::BatchingWindow,
+};
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use tracing::warn;
@@ -46,14 +49,15 @@ const MOST_TAGS: usize = 50;
 
 static BOOLEAN: Shape = Shape::Boolean;
 pub(super) static ARN: Shape = Shape::Text { least: 0, most: 10_000, pattern: Some(ARN_PATTERN) };
+/// A mapping's ARN has less; what is longer names none.
+pub(super) static RESOURCE: Shape = Shape::Text { least: 1, most: 256, pattern: Some(ARN_PATTERN) };
 pub(super) static FUNCTION_NAME: Shape = Shape::Text { least: 1, most: 256, pattern: Some(FUNCTION_NAME_PATTERN) };
 static BATCH_SIZE: Shape = Shape::Integer { least: 1, most: 10_000 };
 static WINDOW: Shape = Shape::Integer { least: 0, most: 300 };
 static FILTER_CRITERIA: Shape = Shape::Structure(&[Member::new("Filters", &FILTERS)]);
-/// More than the ten that are allowed, so that the words about that are AWS's.
-static FILTERS: Shape = Shape::List { least: 0, most: 1_000, of: &FILTER };
+static FILTERS: Shape = Shape::List { least: 0, most: MOST_FILTERS, of: &FILTER };
 static FILTER: Shape = Shape::Structure(&[Member::new("Pattern", &FILTER_PATTERN)]);
-static FILTER_PATTERN: Shape = Shape::Text { least: 0, most: 4_096, pattern: None };
+static FILTER_PATTERN: Shape = Shape::Text { least: 0, most: LONGEST_PATTERN, pattern: None };
 static KMS_KEY: Shape = Shape::Text { least: 0, most: 10_000, pattern: Some(KMS_KEY_PATTERN) };
 static QUEUES: Shape = Shape::List { least: 1, most: 1, of: &QUEUE };
 static QUEUE: Shape = Shape::Text { least: 1, most: 1_000, pattern: None };

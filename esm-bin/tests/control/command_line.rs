@@ -26,7 +26,7 @@ async fn every_command_for_mappings_and_tags_works() {
     );
     assert_eq!(aws_prints(&service, &["get-event-source-mapping", "--uuid", uuid]), made);
     assert_eq!(aws_prints(&service, &["list-tags", "--resource", arn]), json!({ "Tags": { "team": "pizza" } }));
-    aws_prints(&service, &["tag-resource", "--resource", arn, "--tags", "a b=c,d=é"]);
+    aws_prints(&service, &["tag-resource", "--resource", arn, "--tags", r#"{"a b":"c","d":"é"}"#]);
     aws_prints(&service, &["untag-resource", "--resource", arn, "--tag-keys", "team", "d"]);
     assert_eq!(aws_prints(&service, &["list-tags", "--resource", arn]), json!({ "Tags": { "a b": "c" } }));
     let update = ["update-event-source-mapping", "--uuid", uuid, "--maximum-batching-window-in-seconds", "5"];

@@ -3,6 +3,7 @@
 mod boto3;
 mod command_line;
 #[path = "../common/mod.rs"]
+#[allow(dead_code, reason = "the tests of data paths need more of it")]
 mod common;
 mod document;
 mod hostile;
