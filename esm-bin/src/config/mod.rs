@@ -21,7 +21,7 @@ mod targets;
 mod tests;
 mod warnings;
 
-use std::{collections::HashMap, fs, path::Path, sync::Arc};
+use std::{cell::RefCell, collections::HashMap, fs, path::Path, sync::Arc};
 
 use uuid::Uuid;
 
@@ -62,30 +62,53 @@ pub struct Config {
 
 /// Reads the file and what the environment overrides.
 pub fn load(file: &Path, environment: &Environment) -> Result<Config, Vec<Problem>> {
+    load_after(None, file, environment)
+}
+
+/// Reads the file again. Brokers and functions that are the same are those of before, so that nothing
+/// that uses them need notice.
+pub fn load_again(before: &Targets, file: &Path, environment: &Environment) -> Result<Config, Vec<Problem>> {
+    load_after(Some(before), file, environment)
+}
+
+fn load_after(before: Option<&Targets>, file: &Path, environment: &Environment) -> Result<Config, Vec<Problem>> {
     let unreadable = |error| vec![Problem::new(file.display().to_string(), format!("cannot be read: {error}"))];
     let text = fs::read_to_string(file).map_err(unreadable)?;
-    read(&text, file.parent().unwrap_or(Path::new("")), environment)
+    read_after(before, &text, file.parent().unwrap_or(Path::new("")), environment)
 }
 
 /// Reads the text of a file that stands in `folder`, from which relative paths start.
 pub fn read(text: &str, folder: &Path, environment: &Environment) -> Result<Config, Vec<Problem>> {
-    let context = Context { folder, environment, problems: Problems::default() };
+    read_after(None, text, folder, environment)
+}
+
+fn read_after(
+    before: Option<&Targets>,
+    text: &str,
+    folder: &Path,
+    environment: &Environment,
+) -> Result<Config, Vec<Problem>> {
+    let context = Context { folder, environment, problems: Problems::default(), readings: RefCell::default() };
     let merged = sources::merge(text, environment, &context.problems);
-    let config = merged.and_then(|merged| Entry::new(String::new(), merged.into(), &context).table(root));
+    let config =
+        merged.and_then(|merged| Entry::new(String::new(), merged.into(), &context).table(|table| root(table, before)));
     match (config, context.problems.into_vec()) {
         (Ok(config), problems) if problems.is_empty() => Ok(config),
         (_, problems) => Err(problems),
     }
 }
 
-fn root(table: &mut Table<'_>) -> Result<Config, Reported> {
+fn root(table: &mut Table<'_>, before: Option<&Targets>) -> Result<Config, Reported> {
     let server = table.section("server").table(server::read);
     let identity = server.as_ref().map(|server| server.identity.clone()).unwrap_or_default();
     let brokers = named(&table.section("brokers"), |name, table| broker::read(name, table, &identity));
     let logins = named(&table.section("secrets"), |_, table| secret::login(table));
     let function = |name: &str, table: &mut Table<'_>| function::read(name, table, &identity, &logins);
     let functions = named(&table.section("functions"), function);
-    let targets = Targets { brokers, functions, logins, identity };
+    let mut targets = Targets { brokers, functions, logins, identity };
+    if let Some(before) = before {
+        targets.keep(before);
+    }
     let mappings = table.optional("event_source_mappings", |entry| mappings(entry, &targets));
     table.not_yet(&["aws"]);
     let (server, mappings) = (server?, mappings?.unwrap_or_default());

@@ -14,7 +14,7 @@ const ACCOUNT: &str = "000000000000";
 const DATA_DIR: &str = "esm-data";
 
 /// What `[server]` says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Where metrics and health are served.
     pub listen: SocketAddr,

@@ -17,11 +17,28 @@ pub(super) struct Table<'a> {
     entries: Map<String, Value>,
     known: Vec<&'static str>,
     context: &'a Context<'a>,
+    /// As it was, and how much had been read beside it.
+    begun: (Map<String, Value>, usize),
+}
+
+/// A table and all that was read for it: who has the same is the same.
+#[derive(Clone, PartialEq)]
+pub(super) struct Definition {
+    entries: Map<String, Value>,
+    readings: Vec<u64>,
 }
 
 impl<'a> Table<'a> {
     pub(super) fn new(key: String, entries: Map<String, Value>, context: &'a Context<'a>) -> Self {
-        Self { key, entries, known: Vec::new(), context }
+        let begun = (entries.clone(), context.readings.borrow().len());
+        Self { key, entries, known: Vec::new(), context, begun }
+    }
+
+    /// What this table says, with what was read for it so far.
+    pub(super) fn definition(&self) -> Definition {
+        let (entries, readings) = &self.begun;
+        let readings = self.context.readings.borrow().get(*readings..).unwrap_or_default().to_vec();
+        Definition { entries: entries.clone(), readings }
     }
 
     pub(super) fn key(&self) -> &str {

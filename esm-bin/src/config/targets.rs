@@ -60,6 +60,22 @@ impl Targets {
         login(&self.logins, name)
     }
 
+    /// Puts what is the same in an older reading in the place of what was read now, so that whatever uses
+    /// it need not notice.
+    pub(super) fn keep(&mut self, old: &Self) {
+        fn keep<T>(new: &mut Named<T>, old: &Named<T>, is_same: impl Fn(&T, &T) -> bool) {
+            for (name, thing) in new {
+                if let (Ok(thing), Some(Ok(before))) = (thing, old.get(name))
+                    && is_same(thing, before)
+                {
+                    *thing = before.clone();
+                }
+            }
+        }
+        keep(&mut self.brokers, &old.brokers, |new, old| new.definition == old.definition && new.arn == old.arn);
+        keep(&mut self.functions, &old.functions, |new, old| new.definition == old.definition);
+    }
+
     /// Every function without problems.
     pub fn functions(&self) -> impl Iterator<Item = &Arc<Function>> {
         self.functions.values().flatten()

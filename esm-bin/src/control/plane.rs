@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::spec::{MappingSpec, Planned, Violation, plan};
-use crate::config::{ConfiguredMapping, FunctionName, Identity, Targets, Unresolved};
+use crate::config::{ConfiguredMapping, Function, FunctionName, Identity, Targets, Unresolved};
 
 /// AWS's limit for a page of a list.
 pub const LONGEST_PAGE: usize = 100;
@@ -35,6 +35,8 @@ pub(super) struct Inner {
     pub(super) store: Arc<dyn Store>,
     file: RwLock<Arc<File>>,
     runs: RwLock<BTreeMap<Uuid, Run>>,
+    /// Functions that the file has no more, or no more as they were.
+    retired: Mutex<Vec<Arc<Function>>>,
     /// Wakes the reconciler, which looks for itself what there is to do.
     pub(super) nudge: Notify,
 }
@@ -55,6 +57,47 @@ pub(super) enum Run {
     Started { planned: Arc<Planned>, status: watch::Receiver<Status> },
     /// It should run and cannot.
     Refused { reason: String, result: String },
+}
+
+impl Run {
+    /// Whether it runs, or has tried and keeps trying. One broker that is down must not make a service
+    /// unready that does its work for the others.
+    fn is_up(&self) -> bool {
+        match self {
+            Self::Started { status, .. } => status.borrow().state == State::Enabled,
+            Self::Refused { .. } => true,
+        }
+    }
+}
+
+/// Whether the service does what it is for.
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    /// Every enabled mapping runs, or is retrying.
+    pub is_ready: bool,
+    /// Those of the file first.
+    pub mappings: Vec<MappingStatus>,
+}
+
+/// What a mapping does now, in short.
+#[derive(Clone, Debug)]
+pub struct MappingStatus {
+    /// `UUID`.
+    pub uuid: Uuid,
+    /// The function's name.
+    pub function_name: String,
+    /// The broker's name in the configuration, or its ARN if the configuration has it no more.
+    pub event_source: String,
+    /// The queue.
+    pub queue: String,
+    /// It is as it should be, or says why not.
+    pub is_up: bool,
+    /// `State`.
+    pub state: State,
+    /// `StateTransitionReason`.
+    pub state_transition_reason: String,
+    /// `LastProcessingResult`.
+    pub last_processing_result: String,
 }
 
 /// What is shown of a mapping.
@@ -167,13 +210,21 @@ impl ControlPlane {
             store,
             file: RwLock::new(Arc::new(File::new(targets, mappings, 0))),
             runs: RwLock::default(),
+            retired: Mutex::default(),
             nudge: Notify::new(),
         }))
     }
 
     /// Puts another reading of the configuration file in the place of the last one.
+    ///
+    /// What is the same in both is what it was, so that nothing that uses it is disturbed: see
+    /// [`load_again`](crate::config::load_again).
     pub fn replace_file(&self, targets: Arc<Targets>, mappings: Vec<ConfiguredMapping>) {
-        let generation = self.0.file().generation + 1;
+        let old = self.0.file();
+        let is_kept = |function: &&Arc<Function>| targets.functions().any(|kept| Arc::ptr_eq(kept, function));
+        let retired = old.targets.functions().filter(|function| !is_kept(function)).cloned();
+        self.0.retired.lock().unwrap_or_else(PoisonError::into_inner).extend(retired);
+        let generation = old.generation + 1;
         let file = Arc::new(File::new(targets, mappings, generation));
         *self.0.file.write().unwrap_or_else(PoisonError::into_inner) = file;
         self.0.nudge.notify_one();
@@ -351,6 +402,58 @@ impl ControlPlane {
 }
 
 impl ControlPlane {
+    /// What every mapping does, and whether all that should run do, or have said why not.
+    pub async fn readiness(&self) -> Result<Readiness, ControlError> {
+        const PAGE: u32 = 1_000;
+        let file = self.0.file();
+        let runs = self.0.runs.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut mappings = Vec::new();
+        for (uuid, configured) in &file.mappings {
+            let shown = self.0.shown(*uuid);
+            mappings.push(MappingStatus {
+                uuid: *uuid,
+                function_name: configured.mapping.function.clone(),
+                event_source: configured.broker.name.clone(),
+                queue: configured.mapping.queue.clone(),
+                is_up: !configured.spec.enabled || runs.get(uuid).is_some_and(Run::is_up),
+                state: shown.state_of(configured),
+                state_transition_reason: shown.reason,
+                last_processing_result: shown.result,
+            });
+        }
+        let mut after = None;
+        loop {
+            let page = self.0.store.page(&Filter::default(), after, PAGE).await.map_err(unavailable)?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.uuid);
+            for StoredMapping { uuid, route, state, .. } in page {
+                let shown = self.0.shown(uuid);
+                let broker = file.targets.broker(&route.event_source_arn);
+                mappings.push(MappingStatus {
+                    uuid,
+                    function_name: route.function_name,
+                    event_source: broker.map_or(route.event_source_arn, |broker| broker.name.clone()),
+                    queue: route.queue,
+                    is_up: !state.wants_to_run() || runs.get(&uuid).is_some_and(Run::is_up),
+                    state,
+                    state_transition_reason: shown.reason,
+                    last_processing_result: shown.result,
+                });
+            }
+        }
+        Ok(Readiness { is_ready: mappings.iter().all(|mapping| mapping.is_up), mappings })
+    }
+
+    /// The longest time that a function of what runs now may take.
+    pub fn longest_timeout(&self) -> Duration {
+        let runs = self.0.runs.read().unwrap_or_else(PoisonError::into_inner);
+        let timeouts = runs.values().filter_map(|run| match run {
+            Run::Started { planned, .. } => Some(planned.function.timeout),
+            Run::Refused { .. } => None,
+        });
+        timeouts.max().unwrap_or_default()
+    }
+
     async fn stored(&self, uuid: Uuid) -> Result<(StoredMapping, MappingSpec), ControlError> {
         let mapping = self.0.store.get(uuid).await.map_err(unavailable)?;
         let mapping = mapping.ok_or_else(|| ControlError::ResourceNotFound(NOT_FOUND.into()))?;
@@ -385,6 +488,12 @@ impl Inner {
             Some(run) => drop(runs.insert(uuid, run)),
             None => drop(runs.remove(&uuid)),
         }
+    }
+
+    /// Takes out the functions that the file has no more, and that may be ended now.
+    pub(super) fn take_retired(&self, may_end: impl Fn(&Arc<Function>) -> bool) -> Vec<Arc<Function>> {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.extract_if(.., |function| may_end(function)).collect()
     }
 
     fn view(&self, mapping: StoredMapping, spec: MappingSpec) -> View {
@@ -447,13 +556,8 @@ impl Inner {
 
 /// Another mapping that reads the same queue now.
 fn other_reader(runs: &BTreeMap<Uuid, Run>, uuid: Uuid, planned: &Planned) -> Option<Uuid> {
-    let reads_the_same = |run: &Run| match run {
-        Run::Started { planned: other, .. } => {
-            (&other.broker.name, &other.virtual_host, &other.mapping.queue)
-                == (&planned.broker.name, &planned.virtual_host, &planned.mapping.queue)
-        }
-        Run::Refused { .. } => false,
-    };
+    let reads_the_same =
+        |run: &Run| matches!(run, Run::Started { planned: other, .. } if other.reads_the_queue_of(planned));
     runs.iter().find(|(other, run)| **other != uuid && reads_the_same(run)).map(|(other, _)| *other)
 }
 

@@ -185,7 +185,7 @@ pub struct Violation {
 }
 
 impl Violation {
-    fn new(member: Member, words: impl Into<String>) -> Self {
+    pub(super) fn new(member: Member, words: impl Into<String>) -> Self {
         Self { member, words: words.into(), aws: None, reported: None }
     }
 
@@ -204,13 +204,18 @@ impl Violation {
 
     /// For who called the API: AWS's sentence first, where there is one.
     pub fn message(&self) -> String {
-        let ours = match self.member.name() {
-            Some(name) => format!("{name}: {}", self.words),
-            None => self.words.clone(),
-        };
+        let ours = self.words_with_name();
         match self.aws {
             Some(aws) => format!("{aws} ({ours})"),
             None => ours,
+        }
+    }
+
+    /// The words after the member's name in AWS's API.
+    pub fn words_with_name(&self) -> String {
+        match self.member.name() {
+            Some(name) => format!("{name}: {}", self.words),
+            None => self.words.clone(),
         }
     }
 }
@@ -260,6 +265,12 @@ impl Planned {
             return Change::Restart;
         }
         if old == new { Change::None } else { Change::Settings }
+    }
+
+    /// Whether both read one queue.
+    pub(super) fn reads_the_queue_of(&self, other: &Self) -> bool {
+        let queue = |planned: &Self| (planned.virtual_host.clone(), planned.mapping.queue.clone());
+        self.broker.arn == other.broker.arn && queue(self) == queue(other)
     }
 }
 
