@@ -18,6 +18,8 @@ pub enum ApiError {
     Validation(String),
     /// A value is not acceptable, for other reasons than the model's limits.
     InvalidParameterValue(String),
+    /// The caller may not do this.
+    AccessDenied(String),
     /// There is no such mapping.
     ResourceNotFound(String),
     /// It would be there twice, or cannot be changed here.
@@ -56,6 +58,7 @@ impl ApiError {
             Self::Serialization(message)
             | Self::Validation(message)
             | Self::InvalidParameterValue(message)
+            | Self::AccessDenied(message)
             | Self::ResourceNotFound(message)
             | Self::ResourceConflict(message)
             | Self::ResourceInUse(message)
@@ -76,6 +79,7 @@ impl ApiError {
             Self::Serialization(_) => ("SerializationException", StatusCode::BAD_REQUEST, Words::Alone),
             Self::Validation(_) => ("ValidationException", StatusCode::BAD_REQUEST, Words::Alone),
             Self::InvalidParameterValue(_) => ("InvalidParameterValueException", StatusCode::BAD_REQUEST, Words::Lower),
+            Self::AccessDenied(_) => ("AccessDeniedException", StatusCode::FORBIDDEN, Words::Alone),
             Self::ResourceNotFound(_) => ("ResourceNotFoundException", StatusCode::NOT_FOUND, Words::Upper),
             Self::ResourceConflict(_) => ("ResourceConflictException", StatusCode::CONFLICT, Words::Lower),
             Self::ResourceInUse(_) => ("ResourceInUseException", StatusCode::BAD_REQUEST, Words::Upper),

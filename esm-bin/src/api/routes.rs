@@ -4,7 +4,10 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{Path, RawQuery, Request, State, rejection::PathRejection},
-    http::{HeaderName, HeaderValue, Method, StatusCode, Uri},
+    http::{
+        HeaderName, HeaderValue, Method, StatusCode, Uri,
+        header::{HOST, ORIGIN},
+    },
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get},
@@ -38,6 +41,7 @@ pub fn router(plane: ControlPlane) -> Router {
         .route("/2017-03-31/tags/{*resource}", tags)
         .route("/2015-03-31/{*other}", any(unknown))
         .route("/2017-03-31/{*other}", any(unknown))
+        .layer(middleware::from_fn(no_strange_page))
         .layer(middleware::from_fn(request_id))
         .with_state(plane)
 }
@@ -183,4 +187,16 @@ async fn request_id(request: Request, next: Next) -> Response {
         response.headers_mut().entry(REQUEST_ID).or_insert(id);
     }
     response
+}
+
+/// Pages of other sites may not have somebody's browser change mappings here. Browsers name the page's
+/// site; AWS's clients name none.
+async fn no_strange_page(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let Some(origin) = headers.get(ORIGIN) else { return next.run(request).await };
+    let site = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, site)| site);
+    if site.is_some() && site == headers.get(HOST).and_then(|host| host.to_str().ok()) {
+        return next.run(request).await;
+    }
+    ApiError::AccessDenied("a page of another site may not call this API".into()).into_response()
 }
