@@ -8,7 +8,10 @@ use esm_core::{source::Connect, tls::TlsFiles};
 use esm_invoke::backend::Backend;
 use secrecy::SecretString;
 
-use crate::config::{Engine, Entry, EventProfile, Login, Reported};
+use crate::{
+    config::{Engine, Entry, Login, Reported},
+    control::tags::EventProfile,
+};
 
 /// The adapters and backends that are in this build.
 pub const FEATURES: &[&str] = &[

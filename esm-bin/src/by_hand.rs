@@ -21,10 +21,10 @@ const STANDARD_INPUT: &str = "-";
 
 /// The function of a configuration with this name.
 pub fn function<'c>(config: &'c Config, name: &str) -> anyhow::Result<&'c Arc<Function>> {
-    if let Some(function) = config.functions.iter().find(|function| function.name == name) {
+    if let Some(function) = config.targets.functions().find(|function| function.name == name) {
         return Ok(function);
     }
-    let names: Vec<&str> = config.functions.iter().map(|function| function.name.as_str()).collect();
+    let names: Vec<&str> = config.targets.functions().map(|function| function.name.as_str()).collect();
     if names.is_empty() {
         bail!("there is no function {name:?}; the configuration has none");
     }

@@ -5,7 +5,10 @@ use esm_core::{
     mapping::{DeadLetter, RedeliveryDelay, RedeliveryPolicy},
 };
 
-use crate::config::{Config, ConfiguredMapping};
+use crate::{
+    config::{Config, ConfiguredMapping},
+    control::spec::Planned,
+};
 
 const FAILING_BATCH: &str = "\
 a failing batch is retried until it succeeds or its messages expire; with 1 batch in flight it holds its queue meanwhile; \
@@ -20,8 +23,10 @@ pub fn plan(config: &Config) -> Vec<String> {
 }
 
 fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
-    let ConfiguredMapping { key, mapping, enabled, virtual_host, broker, function, source, tags } = configured;
-    let mut lines = vec![format!("{key}: {}{}", mapping.uuid, if *enabled { "" } else { " (disabled, not started)" })];
+    let ConfiguredMapping { key, spec, tags, planned } = configured;
+    let Planned { mapping, virtual_host, broker, function, source, .. } = &**planned;
+    let state = if spec.enabled { "" } else { " (disabled, not started)" };
+    let mut lines = vec![format!("{key}: {}{state}", mapping.uuid)];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<12} {text}"));
     line(
         "queue",

@@ -173,7 +173,7 @@ fn serve(file: &Path, format: Option<LogFormat>) -> u8 {
         return NOT_CONFIGURED;
     }
     match config::load(file, &environment()) {
-        Ok(config) => run_service(config),
+        Ok(config) => run_service(config, file),
         Err(problems) => {
             for Problem { key, words } in problems {
                 error!(key, problem = words, "the configuration cannot be used");
@@ -233,7 +233,7 @@ fn print_bytes(bytes: &[u8]) {
     let _ = output.write_all(bytes).and_then(|()| output.write_all(end)).and_then(|()| output.flush());
 }
 
-fn run_service(config: Config) -> u8 {
+fn run_service(config: Config, file: &Path) -> u8 {
     let threads = available_parallelism().map_or(MOST_THREADS, |cores| cores.get().min(MOST_THREADS));
     let runtime = match Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
         Ok(runtime) => runtime,
@@ -242,7 +242,7 @@ fn run_service(config: Config) -> u8 {
             return FAILED;
         }
     };
-    let end = runtime.block_on(serve::run(config));
+    let end = runtime.block_on(serve::run(config, &|before| config::load_again(before, file, &environment())));
     runtime.shutdown_background(); // a name that is being looked up would make us wait
     match end {
         Ok(End::Drained) => 0,

@@ -1,6 +1,6 @@
 //! The listener: metrics, health and a page that says what this is.
 //!
-//! Nothing here waits or reads a body, so an answer takes no longer than its client. `axum::serve`
+//! Nothing here waits for more than the store or reads a body, so an answer takes no longer than its client. `axum::serve`
 //! has no limit for slow request heads; the listener is on loopback only.
 
 use std::sync::Arc;
@@ -12,35 +12,30 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use esm_core::{status, supervisor::Supervised};
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
 use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::adapters::FEATURES;
+use crate::{
+    adapters::FEATURES,
+    api::openapi,
+    control::plane::{self, ControlPlane},
+};
 
 /// What requests are answered from.
 pub struct Shared {
     /// Every metric.
     pub registry: Registry,
-    /// Every mapping, in the configuration's order.
-    pub mappings: Vec<Listed>,
+    /// Every mapping.
+    pub plane: ControlPlane,
     /// Cancelled when the service is about to end.
     pub draining: CancellationToken,
 }
 
-/// A mapping, whether it runs or not.
-pub struct Listed {
-    /// Whether it is to run.
-    pub enabled: bool,
-    /// What it does now.
-    pub supervised: Supervised,
-}
-
-/// Answers for everything under the listener.
-pub fn router(shared: Shared) -> Router {
+/// Answers for everything under the listener. `control` has a guard around it already.
+pub fn router(shared: Shared, control: Router) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/healthz", get(async || "ok\n"))
@@ -49,6 +44,8 @@ pub fn router(shared: Shared) -> Router {
         .fallback(async || refusal(StatusCode::NOT_FOUND, "there is nothing at this path"))
         .method_not_allowed_fallback(async || refusal(StatusCode::METHOD_NOT_ALLOWED, "this path is only read"))
         .with_state(Arc::new(shared))
+        .merge(openapi::router())
+        .merge(control)
 }
 
 fn refusal(status: StatusCode, message: &str) -> Response {
@@ -88,30 +85,26 @@ struct MappingStatus {
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let draining = shared.draining.is_cancelled();
-    let ready = !draining && shared.mappings.iter().filter(|listed| listed.enabled).all(is_up);
-    let event_source_mappings = shared.mappings.iter().map(MappingStatus::of).collect();
+    let readiness = match shared.plane.readiness().await {
+        Ok(readiness) => readiness,
+        Err(error) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    };
+    let ready = !draining && readiness.is_ready;
+    let event_source_mappings = readiness.mappings.into_iter().map(MappingStatus::from).collect();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, draining, event_source_mappings })).into_response()
 }
 
-/// Whether the mapping runs, or has tried and keeps trying. One broker that is down must
-/// not make a service unready that does its work for the others.
-fn is_up(listed: &Listed) -> bool {
-    listed.supervised.status.borrow().state == status::State::Enabled
-}
-
-impl MappingStatus {
-    fn of(listed: &Listed) -> Self {
-        let Supervised { mapping, status } = &listed.supervised;
-        let status = status.borrow();
+impl From<plane::MappingStatus> for MappingStatus {
+    fn from(mapping: plane::MappingStatus) -> Self {
         Self {
             uuid: mapping.uuid.to_string(),
-            function_name: mapping.function.clone(),
-            event_source: mapping.event_source.clone(),
-            queue: mapping.queue.clone(),
-            state: status.state.as_str(),
-            state_transition_reason: status.state_transition_reason.to_string(),
-            last_processing_result: status.last_processing_result.to_string(),
+            function_name: mapping.function_name,
+            event_source: mapping.event_source,
+            queue: mapping.queue,
+            state: mapping.state.as_str(),
+            state_transition_reason: mapping.state_transition_reason,
+            last_processing_result: mapping.last_processing_result,
         }
     }
 }
@@ -124,52 +117,4 @@ async fn page() -> Html<String> {
          <ul>\n<li><a href=\"/readyz\">/readyz</a>: what each mapping does\n<li><a href=\"/metrics\">/metrics</a>: \
          numbers for Prometheus\n<li><a href=\"/healthz\">/healthz</a>: whether the process is alive\n</ul>\n</html>\n"
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use esm_core::{
-        mapping::{BatchSize, BatchingWindow, DeadLetter, Mapping, MaximumConcurrency, RedeliveryPolicy},
-        status::Status,
-    };
-    use tokio::sync::watch;
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn listed(enabled: bool, state: status::State) -> Listed {
-        let mapping = Mapping {
-            uuid: Uuid::nil(),
-            function: "f".into(),
-            event_source: "b".into(),
-            queue: "q".into(),
-            batch_size: BatchSize::default(),
-            window: BatchingWindow::default(),
-            maximum_concurrency: MaximumConcurrency::ONE,
-            redelivery: RedeliveryPolicy::RABBITMQ,
-            dead_letter: DeadLetter::Park,
-            filter: None,
-        };
-        let status = watch::channel(Status::new(state)).1;
-        Listed { enabled, supervised: Supervised { mapping: Arc::new(mapping), status } }
-    }
-
-    async fn check(mappings: Vec<Listed>, draining: bool, expected: StatusCode) {
-        let shared = Shared { registry: Registry::new(), mappings, draining: CancellationToken::new() };
-        if draining {
-            shared.draining.cancel();
-        }
-        assert_eq!(readyz(State(Arc::new(shared))).await.status(), expected);
-    }
-
-    #[tokio::test]
-    async fn ready_means_that_every_enabled_mapping_runs_or_has_said_why_not() {
-        use status::State::{Creating, Disabled, Enabled};
-        let (ok, not_yet) = (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE);
-        check(vec![], false, ok).await;
-        check(vec![listed(true, Enabled), listed(false, Disabled)], false, ok).await;
-        check(vec![listed(true, Enabled), listed(true, Creating)], false, not_yet).await;
-        check(vec![listed(true, Disabled)], false, not_yet).await;
-        check(vec![listed(true, Enabled)], true, not_yet).await;
-    }
 }

@@ -8,10 +8,12 @@
 //! (start, run, drain), [`http`] (metrics and health), [`logging`].
 
 pub mod adapters;
+pub mod api;
 pub mod by_hand;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod filter;
 pub mod http;
 pub mod logging;

@@ -1,30 +1,21 @@
 //! The service's life: start, run, drain.
 
-use std::{
-    collections::{HashMap, hash_map},
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
-use esm_core::{
-    function::Function,
-    metrics::Metrics,
-    status::{State, Status},
-    supervisor::{Supervised, Supervisor},
-};
+use anyhow::{Context as _, bail};
+use esm_core::metrics::Metrics;
 use futures_util::future::join_all;
 use prometheus::{Registry, process_collector::ProcessCollector};
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio::{net::TcpListener, task::JoinError, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
-    config::{self, Config, ConfiguredMapping, Problem},
-    http::{self, Listed, Shared},
-    signals::Signals,
+    api::routes,
+    config::{Config, Problem, Server, Targets},
+    control::{plane::ControlPlane, reconciler::Reconciler, store::SqliteStore},
+    http::{self, Shared},
+    signals::{Asked, Signals},
 };
 
 /// What a drain takes beside the longest invocation.
@@ -48,17 +39,28 @@ pub enum End {
     },
 }
 
-/// Runs until a signal asks for the end.
-pub async fn run(config: Config) -> anyhow::Result<End> {
+/// Reads the configuration again, after an older reading of it.
+pub type Reload<'a> = &'a (dyn Fn(&Targets) -> Result<Config, Vec<Problem>> + Sync);
+
+/// Runs until a signal asks for the end. SIGHUP has the configuration read again.
+pub async fn run(config: Config, reload: Reload<'_>) -> anyhow::Result<End> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let service = Service::start(config).await?;
-    let (signal, _) = signals.next().await;
-    info!(signal, limit = ?service.drain_timeout, "draining; a second signal ends at once");
+    let mut service = Service::start(config).await?;
+    let signal = loop {
+        tokio::select! {
+            ended = service.failed() => bail!("the control plane failed by an internal error: {ended:?}"),
+            signal = signals.next() => match signal {
+                Asked::End { signal, .. } => break signal,
+                Asked::Reload => service.reload(reload),
+            },
+        }
+    };
+    info!(signal, limit = ?service.drain_timeout(), "draining; a second signal ends at once");
     tokio::select! {
         end = service.drain() => Ok(end),
-        (name, signal) = signals.next() => {
-            warn!(signal = name, "ended at once; what was unfinished goes back to its broker");
-            Ok(End::Killed { signal })
+        (signal, number) = signals.end() => {
+            warn!(signal, "ended at once; what was unfinished goes back to its broker");
+            Ok(End::Killed { signal: number })
         }
     }
 }
@@ -66,39 +68,37 @@ pub async fn run(config: Config) -> anyhow::Result<End> {
 /// The running service. Dropping it ends everything at once.
 pub struct Service {
     address: SocketAddr,
-    drain_timeout: Duration,
+    server: Server,
     draining: CancellationToken,
-    supervisor: Supervisor,
-    functions: Vec<Arc<config::Function>>,
+    plane: ControlPlane,
+    reconciler: AbortOnDropHandle<()>,
     http_end: CancellationToken,
     http: AbortOnDropHandle<io::Result<()>>,
 }
 
 impl Service {
-    /// Starts every enabled mapping and the listener. When it returns, requests are answered.
+    /// Opens the store, starts what is enabled, and the listener. When it returns, requests are answered.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let drain_timeout = drain_timeout(&config);
-        let Config { server, mappings, warnings, functions } = config;
+        let Config { server, mappings, warnings, targets } = config;
+        let store = SqliteStore::open(&server.data_dir).await.context("server.data_dir")?;
         let listener = TcpListener::bind(server.listen).await;
         let listener = listener.with_context(|| format!("server.listen: cannot listen on {}", server.listen))?;
         let address = listener.local_addr()?;
         info!(%address, mappings = mappings.len(), version = env!("CARGO_PKG_VERSION"), "serving");
-        for Problem { key, words } in warnings {
-            warn!(key, "{words}");
-        }
+        warn_of(warnings);
 
         let registry = Registry::new();
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let metrics = Metrics::register(&registry)?;
-        let mut starter = Starter { supervisor: Supervisor::new(metrics.clone()), metrics, functions: HashMap::new() };
-        let mappings: Vec<_> = mappings.into_iter().map(|mapping| starter.start(mapping)).collect();
-
+        let plane = ControlPlane::new(Arc::new(store), targets, mappings);
         let (draining, http_end) = (CancellationToken::new(), CancellationToken::new());
-        let router = http::router(Shared { registry, mappings, draining: draining.clone() });
+        let reconciling = Reconciler::new(plane.clone(), metrics).run(draining.clone());
+        let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciling));
+        let shared = Shared { registry, plane: plane.clone(), draining: draining.clone() };
+        let router = http::router(shared, routes::router(plane.clone()));
         let serving = axum::serve(listener, router).with_graceful_shutdown(http_end.clone().cancelled_owned());
         let http = AbortOnDropHandle::new(tokio::spawn(serving.into_future()));
-        let supervisor = starter.supervisor;
-        Ok(Self { address, drain_timeout, draining, supervisor, functions, http_end, http })
+        Ok(Self { address, server, draining, plane, reconciler, http_end, http })
     }
 
     /// Where it listens.
@@ -106,16 +106,50 @@ impl Service {
         self.address
     }
 
+    /// Goes on by another reading of the configuration, if that has no problem: what is the same in it is
+    /// not disturbed.
+    pub fn reload(&mut self, read: Reload<'_>) {
+        let config = match read(&self.plane.targets()) {
+            Ok(config) => config,
+            Err(problems) => {
+                for Problem { key, words } in problems {
+                    error!(key, problem = words, "the configuration cannot be used; that of before stays");
+                }
+                return;
+            }
+        };
+        let Config { server, mappings, warnings, targets } = config;
+        if server != self.server {
+            error!(key = "server", "has changed, which takes a restart; the configuration of before stays");
+            return;
+        }
+        info!(mappings = mappings.len(), "the configuration was read again");
+        warn_of(warnings);
+        self.plane.replace_file(targets, mappings);
+    }
+
+    /// Waits until the control plane has ended without being asked to. May be dropped half-way.
+    async fn failed(&mut self) -> Result<(), JoinError> {
+        (&mut self.reconciler).await
+    }
+
+    /// A function that runs at the start of a drain can then still end by itself.
+    fn drain_timeout(&self) -> Duration {
+        self.server.drain_timeout.unwrap_or_else(|| self.plane.longest_timeout() + DRAIN_MARGIN)
+    }
+
     /// Says that it is no longer ready, ends the mappings in good order within the time there is for
     /// it, and then the listener. Dropping the future ends everything at once.
     pub async fn drain(self) -> End {
+        let limit = self.drain_timeout();
         self.draining.cancel();
-        let in_time = timeout(self.drain_timeout, self.supervisor.drain()).await.is_ok();
+        let in_time = timeout(limit, self.reconciler).await.is_ok();
         if !in_time {
-            warn!(limit = ?self.drain_timeout, "the time to drain is over; what was unfinished goes back to its broker");
+            warn!(?limit, "the time to drain is over; what was unfinished goes back to its broker");
         }
+        let targets = self.plane.targets();
         // What takes longer ends with us.
-        let _ = timeout(FUNCTIONS_END, join_all(self.functions.iter().map(|function| function.backend.close()))).await;
+        let _ = timeout(FUNCTIONS_END, join_all(targets.functions().map(|function| function.backend.close()))).await;
         self.http_end.cancel();
         // Whoever keeps a request open for longer has no answer coming.
         let _ = timeout(HTTP_END, self.http).await;
@@ -123,43 +157,8 @@ impl Service {
     }
 }
 
-/// A function that runs at the start of a drain can then still end by itself.
-fn drain_timeout(config: &Config) -> Duration {
-    let enabled = config.mappings.iter().filter(|mapping| mapping.enabled);
-    let longest = enabled.map(|mapping| mapping.function.timeout).max().unwrap_or_default();
-    config.server.drain_timeout.unwrap_or(longest + DRAIN_MARGIN)
-}
-
-struct Starter {
-    supervisor: Supervisor,
-    metrics: Metrics,
-    functions: HashMap<String, Arc<Function>>,
-}
-
-impl Starter {
-    fn start(&mut self, configured: ConfiguredMapping) -> Listed {
-        let ConfiguredMapping { mapping, enabled, function, source, .. } = configured;
-        let supervised = if enabled {
-            let function = self.function(&function);
-            self.supervisor.start(mapping, source, function)
-        } else {
-            // Nobody writes this status, so it stays what it is.
-            let (_, status) = watch::channel(Status::new(State::Disabled));
-            Supervised { mapping: Arc::new(mapping), status }
-        };
-        Listed { enabled, supervised }
-    }
-
-    /// The one that its mappings share.
-    fn function(&mut self, configured: &config::Function) -> Arc<Function> {
-        let config::Function { name, timeout, reserved_concurrency, backend } = configured;
-        match self.functions.entry(name.clone()) {
-            hash_map::Entry::Occupied(function) => function.get().clone(),
-            hash_map::Entry::Vacant(place) => {
-                let invoker = backend.clone();
-                let function = Function::new(name.clone(), *timeout, *reserved_concurrency, invoker, &self.metrics);
-                place.insert(Arc::new(function)).clone()
-            }
-        }
+fn warn_of(warnings: Vec<Problem>) {
+    for Problem { key, words } in warnings {
+        warn!(key, "{words}");
     }
 }

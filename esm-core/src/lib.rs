@@ -5,7 +5,8 @@
 //! function), [`filter`] (what never gets there), [`source`] and [`invoker`] (the seams to brokers
 //! and functions), [`function`] (one function shared by mappings), [`retry`] (what an outcome
 //! means), `pipeline` (one session of one mapping), [`supervisor`] (mappings through connections
-//! lost and found), [`status`] and [`metrics`] (what people see).
+//! lost and found), [`status`] and [`metrics`] (what people see), [`store`] (the seam to what keeps
+//! the mappings that were asked for).
 
 pub mod batch;
 pub mod event;
@@ -21,6 +22,7 @@ mod pipeline;
 pub mod retry;
 pub mod source;
 pub mod status;
+pub mod store;
 pub mod supervisor;
 #[cfg(feature = "testing")]
 pub mod testing;

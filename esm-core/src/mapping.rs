@@ -126,6 +126,11 @@ impl TryFrom<i64> for BatchSize {
 pub struct BatchingWindow(Option<u16>);
 
 impl BatchingWindow {
+    /// The whole seconds, if it was given at all.
+    pub fn seconds(self) -> Option<u16> {
+        self.0
+    }
+
     /// As a duration.
     pub fn duration(self) -> Duration {
         self.0.map_or(Duration::from_millis(500), |seconds| Duration::from_secs(seconds.into()))
@@ -161,6 +166,45 @@ impl TryFrom<i64> for MaximumConcurrency {
 
     fn try_from(value: i64) -> Result<Self, OutOfRange> {
         within(value, 1, 1_000).map(Self)
+    }
+}
+
+impl From<BatchSize> for i64 {
+    fn from(BatchSize(value): BatchSize) -> Self {
+        value.into()
+    }
+}
+
+impl From<MaximumConcurrency> for i64 {
+    fn from(MaximumConcurrency(value): MaximumConcurrency) -> Self {
+        value.into()
+    }
+}
+
+/// Deliveries after the first one: 0 to 10,000, or -1: until success or expiry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaximumRetryAttempts(i16);
+
+impl MaximumRetryAttempts {
+    /// The number, if there is an end.
+    pub fn limit(self) -> Option<u32> {
+        u32::try_from(self.0).ok()
+    }
+}
+
+impl TryFrom<i64> for MaximumRetryAttempts {
+    type Error = OutOfRange;
+
+    fn try_from(value: i64) -> Result<Self, OutOfRange> {
+        let (least, most) = (-1, 10_000);
+        let within = i16::try_from(value).ok().filter(|_| (least..=most).contains(&value));
+        within.map(Self).ok_or(OutOfRange { value, least, most })
+    }
+}
+
+impl From<MaximumRetryAttempts> for i64 {
+    fn from(MaximumRetryAttempts(value): MaximumRetryAttempts) -> Self {
+        value.into()
     }
 }
 

@@ -4,6 +4,7 @@
 //! batches in flight until it ends, and its result settles nothing of a later session.
 
 use std::{
+    collections::VecDeque,
     pin::pin,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
@@ -24,7 +25,7 @@ use crate::{
     function::{Function, Slot},
     groups::Groups,
     invoker::Outcome,
-    mapping::{DeadLetter, Mapping, MaximumConcurrency},
+    mapping::{DeadLetter, Mapping},
     metrics::{DropReason, MappingMetrics},
     retry::{Attempts, Part, Step},
     source::{Arrival, Consumer, DeadLettered, Delivery, Disposition, Receipt, Session, SourceError, Terms, Unusable},
@@ -35,6 +36,8 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) mapping: Arc<Mapping>,
+    /// The mapping as it is wanted now: what differs is a setting, and never its function or its queue.
+    pub(crate) wanted: watch::Receiver<Arc<Mapping>>,
     pub(crate) function: Arc<Function>,
     pub(crate) metrics: Arc<MappingMetrics>,
     pub(crate) status: StatusWriter,
@@ -114,7 +117,8 @@ struct Finished {
 type Ended = Result<(Id, Finished), JoinError>;
 
 impl Pipeline {
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(mut parts: Parts) -> Self {
+        parts.mapping = parts.wanted.borrow_and_update().clone();
         Self {
             parts,
             tasks: JoinSet::new(),
@@ -125,6 +129,16 @@ impl Pipeline {
             groups: Groups::default(),
             failures: Arc::default(),
         }
+    }
+
+    /// The mapping with the settings that the next batch gets.
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.parts.mapping
+    }
+
+    /// Takes over what is wanted now.
+    pub(crate) fn adopt_settings(&mut self) {
+        self.parts.mapping = self.parts.wanted.borrow_and_update().clone();
     }
 
     /// What the next session is to be opened with, by what was seen so far.
@@ -153,8 +167,8 @@ impl Pipeline {
             drain: drain.clone(),
             retire: CancellationToken::new(),
             over: CancellationToken::new(),
-            untold: OnceLock::new(),
-            parked_because: Mutex::default(),
+            untold: Arc::default(),
+            parked_because: Arc::default(),
             envelope,
         });
         let _over = lease.over.clone().drop_guard();
@@ -169,6 +183,7 @@ impl Pipeline {
             lost,
             trouble,
             sieve,
+            set_aside: VecDeque::new(),
             rejected: Vec::new(),
             is_rejecting: false,
             batcher,
@@ -177,6 +192,7 @@ impl Pipeline {
             prefetch_limit,
             begun_at: Instant::now(),
             changes_prefetch: false,
+            was_adjusted: false,
             unsettled: 0,
             parked: 0,
         };
@@ -240,6 +256,7 @@ enum Event {
     Finish(Ended),
     Lose(SourceError),
     Trouble,
+    Adjust,
     Arrive(Arrival),
     Window,
 }
@@ -251,6 +268,8 @@ struct Run<'a> {
     lost: oneshot::Receiver<SourceError>,
     trouble: watch::Receiver<Option<SourceError>>,
     sieve: Sieve,
+    /// What was in no batch yet when the settings changed, in the broker's order; it comes before what arrives.
+    set_aside: VecDeque<Delivery>,
     /// Deliveries that no filter accepts, until they are acknowledged together.
     rejected: Vec<Receipt>,
     /// Some are being acknowledged now; so further ones gather meanwhile.
@@ -262,6 +281,8 @@ struct Run<'a> {
     begun_at: Instant,
     /// Its prefetch was changed already: that needs no new session.
     changes_prefetch: bool,
+    /// The settings changed since the terms were looked at last.
+    was_adjusted: bool,
     /// Deliveries taken out of the channel and not yet settled, parked ones included. Those that no filter accepts
     /// do not count: they are settled without delay, whatever waits.
     unsettled: usize,
@@ -283,6 +304,7 @@ impl Run<'_> {
                 }
                 Event::Lose(error) => return End::Lost(error),
                 Event::Trouble => self.show_trouble(),
+                Event::Adjust => self.adjust(),
                 Event::Arrive(arrival) => self.take(arrival),
                 Event::Window => self.close(ClosedBy::Window),
             }
@@ -316,9 +338,11 @@ impl Run<'_> {
 
     /// Whether half the prefetch would do, or twice as much be better. A new session hands back what
     /// was not tried, which quorum queues count: so a wider one waits its time.
-    fn has_outgrown_its_terms(&self) -> bool {
+    fn has_outgrown_its_terms(&mut self) -> bool {
+        let was_adjusted = std::mem::take(&mut self.was_adjusted);
         let (now, better) = (self.terms.prefetch, self.pipeline.terms(self.prefetch_limit).prefetch);
-        let has_settled_in = || self.terms.alone || self.changes_prefetch || self.begun_at.elapsed() >= SETTLED_IN;
+        let has_settled_in =
+            || self.terms.alone || self.changes_prefetch || was_adjusted || self.begun_at.elapsed() >= SETTLED_IN;
         better.saturating_mul(2) < now || (better / 2 >= now && has_settled_in())
     }
 
@@ -337,6 +361,7 @@ impl Run<'_> {
             Some(result) = self.pipeline.tasks.join_next_with_id() => Event::Finish(result),
             lost = &mut self.lost => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
             Ok(()) = self.trouble.changed() => Event::Trouble,
+            Ok(()) = self.pipeline.parts.wanted.changed() => Event::Adjust,
             // `None`: the reader has ended, and `lost` is about to say why.
             Some(arrival) = self.deliveries.recv(), if may_take => Event::Arrive(arrival),
             () = window, if may_take => Event::Window,
@@ -422,10 +447,36 @@ impl Run<'_> {
         }
     }
 
-    /// Takes what need not wait for its group any more.
+    /// Goes on with other settings. Batches in flight end by those that they began with.
+    fn adjust(&mut self) {
+        self.pipeline.adopt_settings();
+        self.was_adjusted = true;
+        info!("the settings of the mapping have changed");
+        let mut waiting = self.batcher.abandon();
+        waiting.extend(self.pipeline.groups.take_waiting());
+        waiting.extend(self.set_aside.drain(..));
+        waiting.sort_unstable_by_key(|delivery| delivery.receipt);
+        self.lease = Arc::new(Lease { parts: self.pipeline.parts.clone(), ..Lease::clone(&self.lease) });
+        self.batcher = Batcher::new(self.pipeline.mapping(), &self.lease.envelope);
+        self.sieve = Sieve::new(self.pipeline.mapping().filter.clone());
+        for delivery in waiting {
+            if self.sieve.passes(&delivery.record) {
+                self.set_aside.push_back(delivery);
+            } else {
+                self.unsettled -= 1;
+                self.rejected.push(delivery.receipt);
+            }
+        }
+        if !self.is_rejecting {
+            self.reject();
+        }
+        self.take_released();
+    }
+
+    /// Takes what need not wait any more: for its group, or since the settings changed.
     fn take_released(&mut self) {
         while self.may_take()
-            && let Some(delivery) = self.pipeline.groups.next_released()
+            && let Some(delivery) = self.pipeline.groups.next_released().or_else(|| self.set_aside.pop_front())
         {
             self.offer(delivery);
         }
@@ -449,9 +500,7 @@ impl Run<'_> {
         self.pipeline.record_size.observe(batch.bytes() / batch.len());
         self.pipeline.batches_in_flight += 1;
         self.lease.parts.metrics.in_flight_batches.inc();
-        // With one batch at a time there is nothing to keep apart.
-        let is_alone = self.lease.parts.mapping.maximum_concurrency == MaximumConcurrency::ONE;
-        let groups = if is_alone { Vec::new() } else { Groups::of(&batch) };
+        let groups = Groups::of(&batch);
         let task = self.lease.clone().process(batch).instrument(Span::current());
         let id = self.pipeline.tasks.spawn(task).id();
         self.pipeline.groups.begin(id, groups);
@@ -545,6 +594,7 @@ impl Run<'_> {
     async fn hand_back_untried(&mut self) {
         let mut waiting = self.batcher.abandon();
         waiting.extend(self.pipeline.groups.take_waiting());
+        waiting.extend(self.set_aside.drain(..));
         let mut untried: Vec<Receipt> = waiting.iter().map(|delivery| delivery.receipt).collect();
         while let Some(arrival) = self.deliveries.recv().await {
             untried.push(match arrival {
@@ -596,7 +646,8 @@ fn lost_because(lost: Result<SourceError, oneshot::error::RecvError>, mapping: &
     })
 }
 
-/// What the tasks of one session share.
+/// What the tasks of one session share, but for the settings, which may change in between.
+#[derive(Clone)]
 struct Lease {
     parts: Parts,
     session_number: u64,
@@ -614,9 +665,9 @@ struct Lease {
     over: CancellationToken,
     /// Why the broker could not be told what became of a delivery, which it therefore lends for as long as
     /// the session lasts.
-    untold: OnceLock<SourceError>,
+    untold: Arc<OnceLock<SourceError>>,
     /// Why the last message was parked.
-    parked_because: Mutex<String>,
+    parked_because: Arc<Mutex<String>>,
 }
 
 /// What became of a part of a batch.

@@ -1,6 +1,6 @@
 //! What a mapping says of itself: the members that AWS's API has for it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, str::FromStr};
 
 use tokio::sync::watch;
 
@@ -9,25 +9,74 @@ use crate::source::SourceError;
 const USER_INITIATED: &str = "USER_INITIATED";
 const OK: &str = "OK";
 
-/// `State`, of those that AWS documents.
+/// `State`, as AWS documents it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Not yet connected for the first time.
     Creating,
+    /// Not yet connected after it was disabled.
+    Enabling,
     /// Running, or retrying.
     Enabled,
+    /// Ending its work.
+    Disabling,
     /// Not running.
     Disabled,
+    /// Not yet running as it was last asked for.
+    Updating,
+    /// Ending its work, and then it is gone.
+    Deleting,
 }
 
 impl State {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Creating,
+        Self::Enabling,
+        Self::Enabled,
+        Self::Disabling,
+        Self::Disabled,
+        Self::Updating,
+        Self::Deleting,
+    ];
+
     /// As AWS spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Creating => "Creating",
+            Self::Enabling => "Enabling",
             Self::Enabled => "Enabled",
+            Self::Disabling => "Disabling",
             Self::Disabled => "Disabled",
+            Self::Updating => "Updating",
+            Self::Deleting => "Deleting",
         }
+    }
+
+    /// Whether a mapping in this state is to run.
+    pub fn wants_to_run(self) -> bool {
+        match self {
+            Self::Creating | Self::Enabling | Self::Enabled | Self::Updating => true,
+            Self::Disabling | Self::Disabled | Self::Deleting => false,
+        }
+    }
+
+    /// Whether nothing is on its way to another state, so that a change may begin.
+    pub fn is_settled(self) -> bool {
+        matches!(self, Self::Enabled | Self::Disabled)
+    }
+}
+
+/// A text is no state.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no state of this name")]
+pub struct NoState;
+
+impl FromStr for State {
+    type Err = NoState;
+
+    fn from_str(text: &str) -> Result<Self, NoState> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or(NoState)
     }
 }
 

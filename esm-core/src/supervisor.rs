@@ -1,15 +1,16 @@
 //! Keeps mappings running: connects, runs a session, and when it is lost says why, waits and
 //! connects again, for as long as nobody asks for an end.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::{
     sync::watch,
-    task::JoinSet,
+    task::{Id, JoinSet},
     time::{Duration, Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, error_span, info, warn};
+use uuid::Uuid;
 
 use crate::{
     function::Function,
@@ -31,34 +32,71 @@ pub struct Supervisor {
     metrics: Metrics,
     drain: CancellationToken,
     tasks: JoinSet<()>,
+    running: HashMap<Id, Running>,
 }
 
-/// A mapping and the reading end of its status.
-#[derive(Clone)]
-pub struct Supervised {
-    /// As it was asked for.
-    pub mapping: Arc<Mapping>,
-    /// What it does now.
-    pub status: watch::Receiver<Status>,
+/// The ends that lead to a mapping at work.
+struct Running {
+    uuid: Uuid,
+    drain: CancellationToken,
+    wanted: watch::Sender<Arc<Mapping>>,
 }
 
 impl Supervisor {
     /// A supervisor of nothing yet.
     pub fn new(metrics: Metrics) -> Self {
-        Self { metrics, drain: CancellationToken::new(), tasks: JoinSet::new() }
+        Self { metrics, drain: CancellationToken::new(), tasks: JoinSet::new(), running: HashMap::new() }
     }
 
-    /// Starts a mapping.
-    pub fn start(&mut self, mapping: Mapping, source: Arc<dyn Connect>, function: Arc<Function>) -> Supervised {
+    /// Starts a mapping, of which none with its UUID may be running. What it does shows in its status.
+    pub fn start(
+        &mut self,
+        mapping: Mapping,
+        source: Arc<dyn Connect>,
+        function: Arc<Function>,
+    ) -> watch::Receiver<Status> {
         let mapping = Arc::new(mapping);
-        let status = StatusWriter::new(State::Creating);
-        let supervised = Supervised { mapping: mapping.clone(), status: status.subscribe() };
+        let writer = StatusWriter::new(State::Creating);
+        let status = writer.subscribe();
         let span =
             error_span!("mapping", uuid = %mapping.uuid, queue = mapping.queue, event_source = mapping.event_source);
-        let parts = Parts { metrics: self.metrics.mapping(&mapping), mapping, function, status };
-        let drain = self.drain.clone();
-        self.tasks.spawn(keep_running(parts, source, drain).instrument(span));
-        supervised
+        let (drain, uuid) = (self.drain.child_token(), mapping.uuid);
+        let wanted = watch::Sender::new(mapping.clone());
+        let metrics = self.metrics.mapping(&mapping);
+        let parts = Parts { metrics, mapping, wanted: wanted.subscribe(), function, status: writer };
+        let task = self.tasks.spawn(keep_running(parts, source, drain.clone()).instrument(span));
+        self.running.insert(task.id(), Running { uuid, drain, wanted });
+        status
+    }
+
+    /// Hands new settings to the running mapping of the same UUID, with the same queue and the same
+    /// function. Batches in flight end by the old ones; what is in no batch yet goes by the new ones.
+    pub fn adjust(&self, mapping: Mapping) {
+        let running = self.running.values().find(|running| running.uuid == mapping.uuid);
+        if let Some(running) = running {
+            running.wanted.send_replace(Arc::new(mapping));
+        }
+    }
+
+    /// Asks one mapping to end in good order, as [`Self::drain`] does for all; [`Self::ended`] tells when it has.
+    pub fn stop(&self, uuid: Uuid) {
+        for running in self.running.values().filter(|running| running.uuid == uuid) {
+            running.drain.cancel();
+        }
+    }
+
+    /// Waits until a mapping has ended, and its metrics are gone. May be dropped half-way.
+    pub async fn ended(&mut self) -> Uuid {
+        loop {
+            let id = match self.tasks.join_next_with_id().await {
+                Some(Ok((id, ()))) => id,
+                Some(Err(cause)) => cause.id(),
+                None => std::future::pending().await,
+            };
+            if let Some(running) = self.running.remove(&id) {
+                return running.uuid;
+            }
+        }
     }
 
     /// Ends every mapping in good order: nothing more is invoked, running invocations end and are
@@ -93,6 +131,7 @@ async fn run(parts: Parts, source: Arc<dyn Connect>, drain: CancellationToken) {
     let mut pipeline = Pipeline::new(parts.clone());
     let mut sessions = Sessions::new(parts);
     while !drain.is_cancelled() {
+        pipeline.adopt_settings();
         let terms = pipeline.terms(source.prefetch_limit());
         let connected = tokio::select! {
             biased;
@@ -102,7 +141,7 @@ async fn run(parts: Parts, source: Arc<dyn Connect>, drain: CancellationToken) {
         };
         let delay = match connected {
             Ok(session) => {
-                sessions.begin(&session);
+                sessions.begin(&session, pipeline.mapping());
                 match pipeline.run(session, terms, source.prefetch_limit(), &drain).await {
                     End::Drained => break,
                     End::Outgrown => continue,
@@ -136,8 +175,8 @@ impl Sessions {
         Self { parts, failures: 0, was_lost: false, since: Instant::now() }
     }
 
-    fn begin(&mut self, session: &Session) {
-        let Parts { metrics, status, mapping, .. } = &self.parts;
+    fn begin(&mut self, session: &Session, mapping: &Mapping) {
+        let Parts { metrics, status, .. } = &self.parts;
         if std::mem::take(&mut self.was_lost) {
             metrics.reconnects.inc();
         }

@@ -9,7 +9,7 @@ use super::{
     names,
     problem::Reported,
     server::Identity,
-    table::Table,
+    table::{Definition, Table},
 };
 use crate::adapters::{self, Sources};
 
@@ -57,6 +57,7 @@ pub struct Broker {
     pub dead_letter_queue: Option<String>,
     /// Makes sources that read its queues.
     pub sources: Sources,
+    pub(super) definition: Definition,
 }
 
 pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Result<Broker, Reported> {
@@ -107,6 +108,7 @@ pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Re
         consumer_timeout,
         dead_letter_queue,
         sources,
+        definition: table.definition(),
     })
 }
 

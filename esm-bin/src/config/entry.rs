@@ -4,8 +4,10 @@
 //! not 1), except for what the environment sets, which is always text.
 
 use std::{
+    cell::RefCell,
     fmt::Display,
-    fs::{self, File},
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     str::FromStr,
@@ -25,6 +27,17 @@ pub(crate) struct Context<'a> {
     pub(super) folder: &'a Path,
     pub(super) environment: &'a Environment,
     pub(super) problems: Problems,
+    /// What was read beside the tree itself: the contents of files, in hashes.
+    pub(super) readings: RefCell<Vec<u64>>,
+}
+
+impl Context<'_> {
+    /// Takes note of what was read beside the tree.
+    pub(super) fn note(&self, content: &[u8]) {
+        let mut hasher = DefaultHasher::new();
+        content.hash(&mut hasher);
+        self.readings.borrow_mut().push(hasher.finish());
+    }
 }
 
 #[derive(Clone)]
@@ -96,12 +109,33 @@ impl<'a> Entry<'a> {
 
     /// The path of a file that can be read.
     pub(super) fn readable_file(&self) -> Result<PathBuf, Reported> {
+        self.read_file().map(|(path, _)| path)
+    }
+
+    /// What a file holds.
+    pub(super) fn file_content(&self) -> Result<String, Reported> {
+        let (path, content) = self.read_file()?;
+        String::from_utf8(content)
+            .map_err(|_| self.report(format_args!("cannot read `{}`: it is not UTF-8", path.display())))
+    }
+
+    fn read_file(&self) -> Result<(PathBuf, Vec<u8>), Reported> {
         let path = self.context.folder.join(self.text()?);
-        let is_file = File::open(&path).and_then(|file| file.metadata()).map(|metadata| metadata.is_file());
-        match is_file {
-            Ok(true) => Ok(path),
-            Ok(false) => Err(self.report(format_args!("`{}` is not a file", path.display()))),
+        match fs::read(&path) {
+            Ok(content) => {
+                self.context.note(&content);
+                Ok((path, content))
+            }
+            Err(_) if path.is_dir() => Err(self.report(format_args!("`{}` is not a file", path.display()))),
             Err(error) => Err(self.report(format_args!("cannot read `{}`: {error}", path.display()))),
+        }
+    }
+
+    /// A path, whether something is there or not.
+    pub(super) fn path(&self) -> Result<PathBuf, Reported> {
+        match self.text()? {
+            path if path.is_empty() => Err(self.report("must be a path, is empty")),
+            path => Ok(self.context.folder.join(path)),
         }
     }
 
@@ -109,13 +143,6 @@ impl<'a> Entry<'a> {
     pub(super) fn folder(&self) -> Result<PathBuf, Reported> {
         let path = self.context.folder.join(self.text()?);
         if path.is_dir() { Ok(path) } else { Err(self.report(format_args!("`{}` is not a folder", path.display()))) }
-    }
-
-    /// What a file holds.
-    pub(super) fn file_content(&self) -> Result<String, Reported> {
-        let path = self.readable_file()?;
-        fs::read_to_string(&path)
-            .map_err(|error| self.report(format_args!("cannot read `{}`: {error}", path.display())))
     }
 
     /// The elements of a list. The environment separates them by commas, but for those within parentheses.

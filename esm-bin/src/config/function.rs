@@ -3,6 +3,7 @@
 use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use esm_invoke::backend::Backend;
+use secrecy::ExposeSecret as _;
 
 use super::{
     broker,
@@ -12,7 +13,7 @@ use super::{
     process,
     secret::{self, Login},
     server::Identity,
-    table::Table,
+    table::{Definition, Table},
     targets::{self, Named},
 };
 use crate::adapters::{self, HttpFunction};
@@ -33,6 +34,7 @@ pub struct Function {
     pub reserved_concurrency: Option<u32>,
     /// Reaches it.
     pub backend: Arc<dyn Backend>,
+    pub(super) definition: Definition,
 }
 
 pub(super) fn read(
@@ -55,6 +57,7 @@ pub(super) fn read(
         timeout: timeout?,
         reserved_concurrency: reserved.into_iter().chain(instances).min(),
         backend,
+        definition: table.definition(),
     })
 }
 
@@ -101,13 +104,19 @@ fn http(
 ) -> Result<Arc<dyn Backend>, Reported> {
     let is_webhook = table.optional("protocol", is_webhook);
     let headers = table.optional("headers", headers);
-    let login = table.optional("secret", |entry| targets::login(logins, entry));
+    let login =
+        table.optional("secret", |entry| targets::login(logins, &entry.text()?).map_err(|why| why.report(entry)));
     let tls = table.optional("tls", |entry| entry.table(broker::tls_files));
     let signing_key = table.optional("hmac_secret", secret::secret);
     let url = table.required("url", |entry| Ok(entry.clone()));
     let (is_webhook, signing_key) = (is_webhook?.unwrap_or(false), signing_key?);
     if signing_key.is_some() && !is_webhook {
         return Err(table.report_at("hmac_secret", "has an effect with protocol = \"webhook\" only"));
+    }
+    if let Ok(Some(login)) = &login {
+        // Its own table says more than its name here.
+        entry.context.note(login.username.as_bytes());
+        entry.context.note(login.password.expose_secret().as_bytes());
     }
     let function =
         HttpFunction { is_webhook, headers: headers?.unwrap_or_default(), login: login?, tls: tls?, signing_key };

@@ -2,8 +2,8 @@
 //! problems, all of them at once and each with its full key.
 //!
 //! Reading order: `sources` (file and environment become one tree), `table` and `entry` (walking
-//! it), then a file for each part: `server`, `broker`, `secret`, `function` with `process`, `mapping`
-//! with `tags` and `targets`, and `warnings` (what works and may surprise).
+//! it), then a file for each part: `server`, `broker`, `secret`, `function` with `process`, `targets`
+//! and `mapping`, and `warnings` (what works and may surprise).
 
 mod broker;
 mod entry;
@@ -16,13 +16,12 @@ mod secret;
 mod server;
 mod sources;
 mod table;
-mod tags;
 mod targets;
 #[cfg(test)]
 mod tests;
 mod warnings;
 
-use std::{collections::HashMap, fs, path::Path, sync::Arc};
+use std::{cell::RefCell, collections::HashMap, fs, path::Path, sync::Arc};
 
 use uuid::Uuid;
 
@@ -30,20 +29,17 @@ pub use self::{
     broker::{Broker, Engine},
     function::Function,
     mapping::ConfiguredMapping,
+    names::{FunctionName, NoFunctionName},
     problem::Problem,
     secret::Login,
-    server::Server,
-    tags::EventProfile,
+    server::{Identity, Server},
+    targets::Targets,
 };
-use self::{
-    entry::Context,
-    problem::Problems,
-    table::Table,
-    targets::{Named, Targets},
-};
+use self::{entry::Context, problem::Problems, table::Table, targets::Named};
 pub(crate) use self::{
     entry::{Entry, all},
     problem::Reported,
+    targets::Unresolved,
 };
 
 /// Of UUIDs that we derive from names.
@@ -56,8 +52,8 @@ pub type Environment = HashMap<String, String>;
 pub struct Config {
     /// `[server]`.
     pub server: Server,
-    /// `[functions]`, by name.
-    pub functions: Vec<Arc<Function>>,
+    /// What mappings may refer to.
+    pub targets: Arc<Targets>,
     /// `[[event_source_mappings]]`, in the file's order.
     pub mappings: Vec<ConfiguredMapping>,
     /// What works and may surprise, each with its key.
@@ -66,35 +62,57 @@ pub struct Config {
 
 /// Reads the file and what the environment overrides.
 pub fn load(file: &Path, environment: &Environment) -> Result<Config, Vec<Problem>> {
+    load_after(None, file, environment)
+}
+
+/// Reads the file again. Brokers and functions that are the same are those of before, so that nothing
+/// that uses them need notice.
+pub fn load_again(before: &Targets, file: &Path, environment: &Environment) -> Result<Config, Vec<Problem>> {
+    load_after(Some(before), file, environment)
+}
+
+fn load_after(before: Option<&Targets>, file: &Path, environment: &Environment) -> Result<Config, Vec<Problem>> {
     let unreadable = |error| vec![Problem::new(file.display().to_string(), format!("cannot be read: {error}"))];
     let text = fs::read_to_string(file).map_err(unreadable)?;
-    read(&text, file.parent().unwrap_or(Path::new("")), environment)
+    read_after(before, &text, file.parent().unwrap_or(Path::new("")), environment)
 }
 
 /// Reads the text of a file that stands in `folder`, from which relative paths start.
 pub fn read(text: &str, folder: &Path, environment: &Environment) -> Result<Config, Vec<Problem>> {
-    let context = Context { folder, environment, problems: Problems::default() };
+    read_after(None, text, folder, environment)
+}
+
+fn read_after(
+    before: Option<&Targets>,
+    text: &str,
+    folder: &Path,
+    environment: &Environment,
+) -> Result<Config, Vec<Problem>> {
+    let context = Context { folder, environment, problems: Problems::default(), readings: RefCell::default() };
     let merged = sources::merge(text, environment, &context.problems);
-    let config = merged.and_then(|merged| Entry::new(String::new(), merged.into(), &context).table(root));
+    let config =
+        merged.and_then(|merged| Entry::new(String::new(), merged.into(), &context).table(|table| root(table, before)));
     match (config, context.problems.into_vec()) {
         (Ok(config), problems) if problems.is_empty() => Ok(config),
         (_, problems) => Err(problems),
     }
 }
 
-fn root(table: &mut Table<'_>) -> Result<Config, Reported> {
+fn root(table: &mut Table<'_>, before: Option<&Targets>) -> Result<Config, Reported> {
     let server = table.section("server").table(server::read);
     let identity = server.as_ref().map(|server| server.identity.clone()).unwrap_or_default();
     let brokers = named(&table.section("brokers"), |name, table| broker::read(name, table, &identity));
     let logins = named(&table.section("secrets"), |_, table| secret::login(table));
     let function = |name: &str, table: &mut Table<'_>| function::read(name, table, &identity, &logins);
     let functions = named(&table.section("functions"), function);
-    let targets = Targets { brokers, functions, logins };
+    let mut targets = Targets { brokers, functions, logins, identity };
+    if let Some(before) = before {
+        targets.keep(before);
+    }
     let mappings = table.optional("event_source_mappings", |entry| mappings(entry, &targets));
     table.not_yet(&["aws"]);
     let (server, mappings) = (server?, mappings?.unwrap_or_default());
-    let functions = targets.functions.into_values().flatten().collect();
-    Ok(Config { warnings: warnings::all(&server, &mappings), server, functions, mappings })
+    Ok(Config { warnings: warnings::all(&server, &mappings), server, targets: Arc::new(targets), mappings })
 }
 
 fn named<'a, T>(section: &Entry<'a>, mut read: impl FnMut(&str, &mut Table<'a>) -> Result<T, Reported>) -> Named<T> {
@@ -112,7 +130,7 @@ fn mappings(entry: &Entry<'_>, targets: &Targets) -> Result<Vec<ConfiguredMappin
 }
 
 /// A UUID that is always the same for the same names.
-fn uuid_of(names: &[&str]) -> Uuid {
+pub(crate) fn uuid_of(names: &[&str]) -> Uuid {
     // The lengths keep ("a", "bc") and ("ab", "c") apart.
     let parts: Vec<_> = names.iter().map(|name| format!("{}:{name}", name.len())).collect();
     Uuid::new_v5(&NAMESPACE, parts.concat().as_bytes())

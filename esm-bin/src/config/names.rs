@@ -1,10 +1,28 @@
 //! AWS's rules for names.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::server::Identity;
 
 /// A function's name as a mapping gives it: alone, with a qualifier, or within an ARN.
-pub(super) struct FunctionName {
-    pub(super) name: String,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FunctionName {
+    text: String,
+    form: Form,
+    name: String,
+    qualifier: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Form {
+    /// What stands before the name.
+    Arn(String),
+    /// `account:function:name`.
+    WithAccount(String),
+    Name,
 }
 
 /// A text is no name in any of AWS's forms.
@@ -13,29 +31,83 @@ pub(super) struct FunctionName {
     "must be a function's name (letters, digits, `-`, `_`, `.`; at most 64), alone, as name:alias, as \
      account:function:name, or as an ARN"
 )]
-pub(super) struct NoFunctionName;
+pub struct NoFunctionName;
+
+impl FunctionName {
+    /// The name alone.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The version or alias, if one is named.
+    pub fn qualifier(&self) -> Option<&str> {
+        self.qualifier.as_deref()
+    }
+
+    /// `FunctionArn`: as given, or made from the region and account that we are.
+    ///
+    /// AWS drops `$LATEST` from an ARN and after a plain name, and keeps it after an account.
+    pub fn arn(&self, identity: &Identity) -> String {
+        let unqualified = match &self.form {
+            Form::Arn(prefix) => format!("{prefix}{}", self.name),
+            Form::WithAccount(account) => identity.function_arn_of(account, &self.name),
+            Form::Name => identity.function_arn(&self.name),
+        };
+        let is_dropped = |qualifier: &str| qualifier == LATEST && !matches!(self.form, Form::WithAccount(_));
+        match &self.qualifier {
+            Some(qualifier) if !is_dropped(qualifier) => format!("{unqualified}:{qualifier}"),
+            _ => unqualified,
+        }
+    }
+}
+
+impl fmt::Display for FunctionName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
 
 impl FromStr for FunctionName {
     type Err = NoFunctionName;
 
     fn from_str(text: &str) -> Result<Self, NoFunctionName> {
         let parts: Vec<&str> = text.split(':').collect();
-        let named = match parts.as_slice() {
-            ["arn", partition, "lambda", _region, account, "function", named @ ..]
+        let (form, named) = match parts.as_slice() {
+            ["arn", partition, "lambda", region, account, "function", named @ ..]
                 if partition.starts_with("aws") && is_account(account) =>
             {
-                named
+                (Form::Arn(format!("arn:{partition}:lambda:{region}:{account}:function:")), named)
             }
-            [account, "function", named @ ..] if is_account(account) => named,
-            named => named,
+            [account, "function", named @ ..] if is_account(account) => (Form::WithAccount((*account).into()), named),
+            named => (Form::Name, named),
         };
-        match named {
-            [name] if is_function_name(name) => Ok(Self { name: (*name).into() }),
-            [name, qualifier] if is_function_name(name) && is_qualifier(qualifier) => Ok(Self { name: (*name).into() }),
-            _ => Err(NoFunctionName),
+        let (name, qualifier) = match named {
+            [name] => (*name, None),
+            [name, qualifier] if is_qualifier(qualifier) => (*name, Some((*qualifier).into())),
+            _ => return Err(NoFunctionName),
+        };
+        if !is_function_name(name) {
+            return Err(NoFunctionName);
         }
+        Ok(Self { text: text.into(), form, name: name.into(), qualifier })
     }
 }
+
+impl TryFrom<String> for FunctionName {
+    type Error = NoFunctionName;
+
+    fn try_from(text: String) -> Result<Self, NoFunctionName> {
+        text.parse()
+    }
+}
+
+impl From<FunctionName> for String {
+    fn from(name: FunctionName) -> Self {
+        name.text
+    }
+}
+
+const LATEST: &str = "$LATEST";
 
 pub(super) fn is_function_name(name: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -45,7 +117,7 @@ pub(super) fn is_function_name(name: &str) -> bool {
 fn is_qualifier(qualifier: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let is_plain = !qualifier.is_empty() && qualifier.bytes().all(is_allowed);
-    is_plain || ["$LATEST", "$LATEST.PUBLISHED"].contains(&qualifier)
+    is_plain || [LATEST, "$LATEST.PUBLISHED"].contains(&qualifier)
 }
 
 /// A broker's name is a part of its ARN.
@@ -63,18 +135,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_function_is_named_in_any_of_awss_forms() {
-        let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(text.parse::<FunctionName>().ok().map(|parsed| parsed.name).as_deref(), expected, "{text}");
+    fn a_function_is_named_in_any_of_awss_forms_and_answered_by_its_arn() {
+        let ours = "arn:aws:lambda:us-east-1:000000000000:function:f";
+        let check = |text: &str, expected: Option<(&str, &str)>| {
+            let parsed = text.parse::<FunctionName>().ok();
+            let found = parsed.map(|parsed| (parsed.name().to_owned(), parsed.arn(&Identity::default())));
+            assert_eq!(found, expected.map(|(name, arn)| (name.to_owned(), arn.to_owned())), "{text}");
         };
-        check("f", Some("f"));
-        check("f:alias", Some("f"));
-        check("f:3", Some("f"));
-        check("f:$LATEST", Some("f"));
-        check("123456789012:function:f", Some("f"));
-        check("123456789012:function:f:alias", Some("f"));
-        check("arn:aws:lambda:us-east-1:123456789012:function:f", Some("f"));
-        check("arn:aws-cn:lambda:cn-north-1:123456789012:function:f:3", Some("f"));
+        check("f", Some(("f", ours)));
+        check("f:alias", Some(("f", &format!("{ours}:alias"))));
+        check("f:3", Some(("f", &format!("{ours}:3"))));
+        check("f:$LATEST", Some(("f", ours)));
+        check("123456789012:function:f", Some(("f", "arn:aws:lambda:us-east-1:123456789012:function:f")));
+        check("123456789012:function:f:a", Some(("f", "arn:aws:lambda:us-east-1:123456789012:function:f:a")));
+        let partial = "123456789012:function:f:$LATEST";
+        check(partial, Some(("f", "arn:aws:lambda:us-east-1:123456789012:function:f:$LATEST")));
+        let arn = "arn:aws-cn:lambda:cn-north-1:123456789012:function:f";
+        check(arn, Some(("f", arn)));
+        check(&format!("{arn}:3"), Some(("f", &format!("{arn}:3"))));
+        check(&format!("{arn}:$LATEST"), Some(("f", arn)));
         check("", None);
         check("a b", None);
         check("f:", None);

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -10,22 +11,24 @@ use super::{entry::Entry, problem::Reported, table::Table};
 const PORT: u16 = 9321;
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "000000000000";
+const DATA_DIR: &str = "esm-data";
 
 /// What `[server]` says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Where metrics and health are served.
     pub listen: SocketAddr,
     /// How long a drain may take; absent, the functions' timeouts decide.
     pub drain_timeout: Option<Duration>,
-    /// Whether a folder for the store was named, which nothing uses so far.
-    pub(super) has_data_dir: bool,
-    pub(super) identity: Identity,
+    /// The folder of the store.
+    pub data_dir: PathBuf,
+    /// Who we are in AWS's terms.
+    pub identity: Identity,
 }
 
 /// Region and account, of which ARNs are made.
-#[derive(Clone, Debug)]
-pub(super) struct Identity {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
     region: String,
     account: String,
 }
@@ -46,8 +49,18 @@ impl Identity {
 
     /// The ARN of a function.
     pub(super) fn function_arn(&self, name: &str) -> String {
+        self.function_arn_of(&self.account, name)
+    }
+
+    /// The ARN of a function in some account.
+    pub(super) fn function_arn_of(&self, account: &str, name: &str) -> String {
+        format!("arn:{}:lambda:{}:{account}:function:{name}", self.partition(), self.region)
+    }
+
+    /// The ARN of an event source mapping, without its UUID.
+    pub fn mapping_arn_prefix(&self) -> String {
         let Self { region, account } = self;
-        format!("arn:{}:lambda:{region}:{account}:function:{name}", self.partition())
+        format!("arn:{}:lambda:{region}:{account}:event-source-mapping:", self.partition())
     }
 
     pub(super) fn region(&self) -> &str {
@@ -64,16 +77,17 @@ impl Identity {
 }
 
 pub(super) fn read(table: &mut Table<'_>) -> Result<Server, Reported> {
+    let folder = table.folder();
     let listen = table.optional("listen", listen);
     let region = table.optional("region", region);
     let account = table.optional("account_id", account);
     let drain_timeout = table.optional("drain_timeout_in_seconds", |entry| entry.within(1..=86_400));
-    let data_dir = table.optional("data_dir", Entry::text);
+    let data_dir = table.optional("data_dir", Entry::path);
     table.not_yet(&["access_keys", "tls", "memory_limit_in_mebibytes"]);
     Ok(Server {
         listen: listen?.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, PORT).into()),
         drain_timeout: drain_timeout?.map(Duration::from_secs),
-        has_data_dir: data_dir?.is_some(),
+        data_dir: data_dir?.unwrap_or_else(|| folder.join(DATA_DIR)),
         identity: Identity {
             region: region?.unwrap_or_else(|| REGION.into()),
             account: account?.unwrap_or_else(|| ACCOUNT.into()),

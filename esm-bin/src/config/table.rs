@@ -1,6 +1,6 @@
 //! A table whose keys are taken one by one; what is left over nobody knows.
 
-use std::fmt::Display;
+use std::{fmt::Display, path::Path};
 
 use config::{Map, Value};
 
@@ -17,15 +17,37 @@ pub(super) struct Table<'a> {
     entries: Map<String, Value>,
     known: Vec<&'static str>,
     context: &'a Context<'a>,
+    /// As it was, and how much had been read beside it.
+    begun: (Map<String, Value>, usize),
+}
+
+/// A table and all that was read for it: who has the same is the same.
+#[derive(Clone, PartialEq)]
+pub(super) struct Definition {
+    entries: Map<String, Value>,
+    readings: Vec<u64>,
 }
 
 impl<'a> Table<'a> {
     pub(super) fn new(key: String, entries: Map<String, Value>, context: &'a Context<'a>) -> Self {
-        Self { key, entries, known: Vec::new(), context }
+        let begun = (entries.clone(), context.readings.borrow().len());
+        Self { key, entries, known: Vec::new(), context, begun }
+    }
+
+    /// What this table says, with what was read for it so far.
+    pub(super) fn definition(&self) -> Definition {
+        let (entries, readings) = &self.begun;
+        let readings = self.context.readings.borrow().get(*readings..).unwrap_or_default().to_vec();
+        Definition { entries: entries.clone(), readings }
     }
 
     pub(super) fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Where relative paths start.
+    pub(super) fn folder(&self) -> &'a Path {
+        self.context.folder
     }
 
     /// Reports a problem that no single key of the table has.
@@ -33,9 +55,10 @@ impl<'a> Table<'a> {
         self.context.problems.report(&self.key, words)
     }
 
-    /// Reports a problem with a key that was taken.
+    /// Reports a problem with a key that was taken, or with a part of it, such as `queues[0]`.
     pub(super) fn report_at(&self, name: &str, words: impl Display) -> Reported {
-        self.context.problems.report(&join(&self.key, name), words)
+        let dot = if self.key.is_empty() { "" } else { "." };
+        self.context.problems.report(&format!("{}{dot}{name}", self.key), words)
     }
 
     /// The value at a key that may be absent.

@@ -2,29 +2,44 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{broker::Broker, entry::Entry, function::Function, names::FunctionName, problem::Reported, secret::Login};
+use super::{
+    broker::Broker, entry::Entry, function::Function, names::FunctionName, problem::Reported, secret::Login,
+    server::Identity,
+};
 
 /// Things by the name of their table. Those with problems are there too, so that a reference to
 /// them is no further problem.
 pub(super) type Named<T> = BTreeMap<String, Result<Arc<T>, Reported>>;
 
-pub(super) struct Targets {
+/// What mappings may refer to.
+pub struct Targets {
     pub(super) brokers: Named<Broker>,
     pub(super) functions: Named<Function>,
     pub(super) logins: Named<Login>,
+    /// Who we are in AWS's terms.
+    pub identity: Identity,
+}
+
+/// Why a reference leads nowhere.
+pub(crate) enum Unresolved {
+    /// What it leads to has problems of its own, which were reported.
+    Reported(Reported),
+    /// In words.
+    Because(String),
 }
 
 impl Targets {
-    pub(super) fn function(&self, entry: &Entry<'_>) -> Result<Arc<Function>, Reported> {
-        let FunctionName { name } = entry.parsed()?;
-        let unknown = || entry.report(format_args!("there is no [functions.{name}]; {}", there_are(&self.functions)));
-        self.functions.get(&name).cloned().unwrap_or_else(|| Err(unknown()))
+    /// `[functions.NAME]`.
+    pub(crate) fn function(&self, function: &FunctionName) -> Result<Arc<Function>, Unresolved> {
+        let name = function.name();
+        find(&self.functions, name)
+            .unwrap_or_else(|| because(format!("there is no [functions.{name}]; {}", there_are(&self.functions))))
     }
 
-    pub(super) fn broker(&self, entry: &Entry<'_>) -> Result<Arc<Broker>, Reported> {
-        let name = entry.text()?;
-        if let Some(broker) = self.brokers.get(&name) {
-            return broker.clone();
+    /// The broker with this name or ARN.
+    pub(crate) fn broker(&self, name: &str) -> Result<Arc<Broker>, Unresolved> {
+        if let Some(broker) = find(&self.brokers, name) {
+            return broker;
         }
         let with_arn: Vec<_> = self.brokers.values().flatten().filter(|broker| broker.arn == name).collect();
         // An ARN may be that of a broker whose problems are reported already.
@@ -33,24 +48,60 @@ impl Targets {
             ([broker], _) => Ok(Arc::clone(broker)),
             ([one, other, ..], _) => {
                 let (one, other) = (&one.name, &other.name);
-                Err(entry.report(format_args!("the brokers {one} and {other} have the same ARN; use the name here")))
+                because(format!("the brokers {one} and {other} have the same ARN; use the name here"))
             }
-            ([], Some(reported)) if name.starts_with("arn:") => Err(*reported),
-            ([], _) => {
-                Err(entry.report(format_args!("names no broker and no ARN of one; {}", there_are(&self.brokers))))
-            }
+            ([], Some(reported)) if name.starts_with("arn:") => Err(Unresolved::Reported(*reported)),
+            ([], _) => because(format!("names no broker and no ARN of one; {}", there_are(&self.brokers))),
         }
     }
 
-    pub(super) fn login(&self, entry: &Entry<'_>) -> Result<Arc<Login>, Reported> {
-        login(&self.logins, entry)
+    /// `[secrets.NAME]`. The name is not repeated: it may be a password at the wrong place.
+    pub(crate) fn login(&self, name: &str) -> Result<Arc<Login>, Unresolved> {
+        login(&self.logins, name)
+    }
+
+    /// Puts what is the same in an older reading in the place of what was read now, so that whatever uses
+    /// it need not notice.
+    pub(super) fn keep(&mut self, old: &Self) {
+        fn keep<T>(new: &mut Named<T>, old: &Named<T>, is_same: impl Fn(&T, &T) -> bool) {
+            for (name, thing) in new {
+                if let (Ok(thing), Some(Ok(before))) = (thing, old.get(name))
+                    && is_same(thing, before)
+                {
+                    *thing = before.clone();
+                }
+            }
+        }
+        keep(&mut self.brokers, &old.brokers, |new, old| new.definition == old.definition && new.arn == old.arn);
+        keep(&mut self.functions, &old.functions, |new, old| new.definition == old.definition);
+    }
+
+    /// Every function without problems.
+    pub fn functions(&self) -> impl Iterator<Item = &Arc<Function>> {
+        self.functions.values().flatten()
     }
 }
 
-/// What stands at the key is not repeated: it may be a password at the wrong place.
-pub(super) fn login(logins: &Named<Login>, entry: &Entry<'_>) -> Result<Arc<Login>, Reported> {
-    let unknown = || entry.report(format_args!("names no table of [secrets]; {}", there_are(logins)));
-    logins.get(&entry.text()?).cloned().unwrap_or_else(|| Err(unknown()))
+pub(super) fn login(logins: &Named<Login>, name: &str) -> Result<Arc<Login>, Unresolved> {
+    find(logins, name).unwrap_or_else(|| because(format!("names no table of [secrets]; {}", there_are(logins))))
+}
+
+impl Unresolved {
+    /// Reports it, unless that was done.
+    pub(super) fn report(self, entry: &Entry<'_>) -> Reported {
+        match self {
+            Self::Reported(reported) => reported,
+            Self::Because(words) => entry.report(words),
+        }
+    }
+}
+
+fn find<T>(things: &Named<T>, name: &str) -> Option<Result<Arc<T>, Unresolved>> {
+    things.get(name).map(|thing| thing.clone().map_err(Unresolved::Reported))
+}
+
+fn because<T>(words: String) -> Result<T, Unresolved> {
+    Err(Unresolved::Because(words))
 }
 
 fn there_are<T>(things: &Named<T>) -> String {

@@ -3,18 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{ConfiguredMapping, Problem, Server};
+use crate::control::spec::Planned;
 
 /// Before the broker's limit ends, a batch is handed back instead of being retried.
 const HOLD_MARGIN: Duration = Duration::from_secs(60);
 
 pub(super) fn all(server: &Server, mappings: &[ConfiguredMapping]) -> Vec<Problem> {
     let mut warnings = Vec::new();
-    if server.has_data_dir {
-        warnings.push(Problem::new("server.data_dir", "this build keeps no store and leaves the folder alone"));
-    }
-    if !mappings.iter().any(|mapping| mapping.enabled) {
-        warnings.push(Problem::new("event_source_mappings", "none is enabled, so nothing is read"));
-    }
     warnings.extend(short_drain(server, mappings));
     warnings.extend(mappings.iter().filter_map(large_prefetch));
     warnings.extend(mappings.iter().filter_map(short_hold));
@@ -23,7 +18,7 @@ pub(super) fn all(server: &Server, mappings: &[ConfiguredMapping]) -> Vec<Proble
 }
 
 fn short_drain(server: &Server, mappings: &[ConfiguredMapping]) -> Option<Problem> {
-    let enabled = mappings.iter().filter(|mapping| mapping.enabled);
+    let enabled = mappings.iter().filter(|mapping| mapping.spec.enabled);
     let longest = enabled.map(|mapping| mapping.function.timeout).max()?;
     (server.drain_timeout? < longest).then(|| {
         let words = format!(
@@ -34,7 +29,7 @@ fn short_drain(server: &Server, mappings: &[ConfiguredMapping]) -> Option<Proble
 }
 
 fn large_prefetch(configured: &ConfiguredMapping) -> Option<Problem> {
-    let ConfiguredMapping { mapping, source, .. } = configured;
+    let Planned { mapping, source, .. } = &*configured.planned;
     let limit = source.prefetch_limit();
     let (asked, fitting) =
         (u32::from(mapping.maximum_concurrency.get()), mapping.effective_concurrency(mapping.prefetch(limit, 0)));
@@ -49,7 +44,7 @@ fn large_prefetch(configured: &ConfiguredMapping) -> Option<Problem> {
 }
 
 fn short_hold(configured: &ConfiguredMapping) -> Option<Problem> {
-    let ConfiguredMapping { mapping, function, broker, .. } = configured;
+    let Planned { mapping, function, broker, .. } = &*configured.planned;
     let held = mapping.window.duration() + 2 * function.timeout;
     (held + HOLD_MARGIN >= broker.consumer_timeout?).then(|| {
         let words = "the broker's consumer timeout leaves no time for a second attempt after one that used the \
@@ -61,7 +56,7 @@ fn short_hold(configured: &ConfiguredMapping) -> Option<Problem> {
 fn shared_queues(mappings: &[ConfiguredMapping]) -> Vec<Problem> {
     let mut readers = BTreeMap::new();
     let mut warnings = Vec::new();
-    for reader in mappings.iter().filter(|mapping| mapping.enabled) {
+    for reader in mappings.iter().filter(|mapping| mapping.spec.enabled) {
         let queue = (&reader.broker.name, &reader.virtual_host, &reader.mapping.queue);
         if let Some(other) = readers.insert(queue, &reader.key) {
             let words = format!("{other} reads the same queue; each message goes to only one of the two");

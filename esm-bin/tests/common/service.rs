@@ -40,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) function_url: String,
     /// Further lines of `[functions.function]`.
     pub(crate) function: String,
+    /// Further tables.
+    pub(crate) tables: String,
     pub(crate) mappings: Vec<MappingConfig>,
 }
 
@@ -61,6 +63,7 @@ impl Config {
             visitor: "visitor".into(),
             function_url: function_url.into(),
             function: String::new(),
+            tables: String::new(),
             mappings: Vec::new(),
         }
     }
@@ -82,14 +85,15 @@ impl Config {
              [brokers.test]\nengine = {:?}\nendpoints = {:?}\n{}\n\
              [secrets.administrator]\nusername = {:?}\npassword = {{ env = \"ADMINISTRATOR_PASSWORD\" }}\n\
              [secrets.visitor]\nusername = {:?}\npassword = {{ env = \"VISITOR_PASSWORD\" }}\n\
-             [functions.function]\nhttp = {{ url = {:?} }}\n{}\n",
+             [functions.function]\nhttp = {{ url = {:?} }}\n{}\n{}\n",
             self.engine,
             self.endpoints,
             self.broker,
             self.administrator,
             self.visitor,
             self.function_url,
-            self.function
+            self.function,
+            self.tables
         );
         for mapping in &self.mappings {
             write!(
@@ -161,6 +165,11 @@ impl Service {
             }
         };
         timeout(PATIENCE, answers).await.expect("esm answers");
+    }
+
+    /// Where a path is.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
     }
 
     /// Everything it logged.
@@ -243,7 +252,7 @@ impl Service {
     }
 
     async fn get(&self, path: &str) -> reqwest::Response {
-        self.http.get(format!("{}{path}", self.base)).send().await.expect("esm answers")
+        self.http.get(self.url(path)).send().await.expect("esm answers")
     }
 }
 

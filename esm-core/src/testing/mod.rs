@@ -1,9 +1,10 @@
 //! What tests of this and other crates share: an in-memory source, a scripted function, and the
-//! contract suite that every source passes.
+//! contract suites that every source and every store passes.
 
 mod function;
 mod memory;
 mod source_suite;
+mod store_suite;
 
 use bytes::{BufMut, BytesMut};
 use tokio::time::Instant;
@@ -15,6 +16,11 @@ pub use source_suite::{
     QueueUnderTest, dead_lettered_deliveries_never_come_again, deliveries_keep_the_queues_order,
     drained_deliveries_come_again, no_more_than_the_prefetch_is_lent, settled_deliveries_never_come_again,
     unsettled_deliveries_come_again_after_a_loss,
+};
+pub use store_suite::{
+    StoreUnderTest, a_change_that_came_too_late_does_nothing, active_are_all_but_the_disabled_mappings,
+    every_answered_change_is_there_after_reopening, no_two_mappings_have_the_same_route,
+    pages_are_in_order_and_filtered, stored_mapping,
 };
 
 use crate::{

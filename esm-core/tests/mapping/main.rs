@@ -2,6 +2,7 @@
 
 #![allow(clippy::float_cmp, reason = "counts are exact")]
 
+mod adjusting;
 mod filters;
 mod groups;
 mod redelivery;
@@ -19,12 +20,12 @@ use esm_core::{
     metrics::Metrics,
     source::SourceError,
     status::Status,
-    supervisor::{Supervised, Supervisor},
+    supervisor::Supervisor,
     testing::{Invocation, MemoryQueue, ScriptedFunction, mapping},
 };
 use prometheus::Registry;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
 
@@ -32,7 +33,7 @@ struct Bench {
     queue: MemoryQueue,
     invocations: mpsc::Receiver<Invocation>,
     supervisor: Supervisor,
-    supervised: Supervised,
+    status: watch::Receiver<Status>,
     registry: Registry,
 }
 
@@ -70,8 +71,8 @@ impl Bench {
         let metrics = Metrics::register(&registry).expect("registers");
         let function = function.into_function(&metrics);
         let mut supervisor = Supervisor::new(metrics);
-        let supervised = supervisor.start(mapping, Arc::new(queue.clone()), function);
-        Self { queue, invocations, supervisor, supervised, registry }
+        let status = supervisor.start(mapping, Arc::new(queue.clone()), function);
+        Self { queue, invocations, supervisor, status, registry }
     }
 
     async fn next_invocation(&mut self) -> Invocation {
@@ -88,7 +89,7 @@ impl Bench {
     }
 
     fn status(&self) -> Status {
-        self.supervised.status.borrow().clone()
+        self.status.borrow().clone()
     }
 
     fn metric(&self, name: &str, label: Option<&str>) -> f64 {

@@ -30,7 +30,7 @@ fn a_mapping_is_made_of_what_the_file_says() {
     assert_eq!(configured.function.timeout, Duration::from_secs(60));
     assert_eq!(configured.broker.consumer_timeout, Some(Duration::from_secs(1_800)));
     assert!(configured.broker.arn.starts_with("arn:aws:mq:us-east-1:000000000000:broker:pizza:b-"));
-    assert!(configured.enabled);
+    assert!(configured.spec.enabled);
 }
 
 #[test]
@@ -67,15 +67,16 @@ fn the_same_mapping_twice_is_refused_and_a_shared_queue_is_warned_of() {
     assert_eq!(warning.key, "event_source_mappings[1]");
     let disabled = valid(&(whole() + &function + &other + "enabled = false\n"), &[]);
     assert_eq!(disabled.warnings, []);
-    assert!(!disabled.mappings[1].enabled);
+    assert!(!disabled.mappings[1].spec.enabled);
 }
 
 #[test]
 fn a_function_runs_no_more_invocations_at_once_than_it_has_processes_for() {
     let function = |lines: &str| {
         let text = format!("[functions.f]\nprocess = {{ command = [\"x\"], instances = 4 }}\n{lines}\n");
-        let [function] = valid(&text, &[]).functions.try_into().map_err(|_| "there is one").unwrap();
-        function
+        let config = valid(&text, &[]);
+        let function = config.targets.functions().next().expect("there is one");
+        function.clone()
     };
     assert_eq!(function("").reserved_concurrency, Some(4));
     assert_eq!(function("reserved_concurrency = 3").reserved_concurrency, Some(3));

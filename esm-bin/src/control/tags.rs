@@ -1,14 +1,10 @@
-//! `tags`: those that begin with `esm:` change what a mapping does, the others are kept as they are.
+//! Tags: those that begin with `esm:` change what a mapping does, the others are kept as they are.
 
 use std::collections::BTreeMap;
 
 use esm_core::mapping::{DeadLetter, MaximumConcurrency};
 
-use super::{
-    broker::Engine,
-    entry::{self, Entry},
-    problem::Reported,
-};
+use crate::config::Engine;
 
 const OURS: &str = "esm:";
 /// AWS's limit for a resource.
@@ -25,15 +21,13 @@ pub enum EventProfile {
 }
 
 /// What a mapping's tags say.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tags {
     pub(super) dead_letter: DeadLetter,
     pub(super) event_profile: EventProfile,
     pub(super) strict_consumers: bool,
     pub(super) unsigned_header_bytes: bool,
     pub(super) maximum_concurrency: Option<MaximumConcurrency>,
-    /// All of them, as they were given.
-    pub(super) all: BTreeMap<String, String>,
 }
 
 impl Default for Tags {
@@ -44,43 +38,48 @@ impl Default for Tags {
             strict_consumers: false,
             unsigned_header_bytes: false,
             maximum_concurrency: None,
-            all: BTreeMap::new(),
         }
     }
 }
 
-pub(super) fn read(entry: &Entry<'_>) -> Result<Tags, Reported> {
-    let entries = entry.named()?;
-    if entries.len() > MOST {
-        return Err(entry.report(format_args!("must be at most {MOST} tags, are {}", entries.len())));
-    }
+/// What is wrong with a tag, or with all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagProblem {
+    /// The tag's key; absent: it concerns all of them.
+    pub key: Option<String>,
+    /// What is wrong, and what would be right.
+    pub words: String,
+}
+
+/// Whether every tag is one that may be set.
+pub fn check(tags: &BTreeMap<String, String>) -> Result<(), Vec<TagProblem>> {
+    parse(tags).map(drop)
+}
+
+pub(super) fn parse(all: &BTreeMap<String, String>) -> Result<Tags, Vec<TagProblem>> {
     let mut tags = Tags::default();
-    entry::all(entries.iter().map(|(key, value)| tags.add(key, value)))?;
-    Ok(tags)
+    let mut problems = Vec::new();
+    if all.len() > MOST {
+        problems.push(TagProblem { key: None, words: format!("must be at most {MOST} tags, are {}", all.len()) });
+    }
+    for (key, value) in all {
+        let read = match key.strip_prefix(OURS) {
+            Some(name) => tags.heed(name, value),
+            None => check_plain(key, value).map_err(Into::into),
+        };
+        problems.extend(read.err().map(|words| TagProblem { key: Some(key.clone()), words }));
+    }
+    if problems.is_empty() { Ok(tags) } else { Err(problems) }
+}
+
+/// Tags that brokers of this kind do not heed. The event's profile is the same for RabbitMQ in both spellings.
+pub(super) fn without_effect(all: &BTreeMap<String, String>, engine: Engine) -> impl Iterator<Item = String> {
+    const RABBITMQ_ONLY: [&str; 3] = ["esm:dead-letter", "esm:header-bytes", "esm:strict-consumers"];
+    let wrong = RABBITMQ_ONLY.into_iter().filter(move |tag| engine == Engine::Activemq && all.contains_key(*tag));
+    wrong.map(|tag| format!("the tag {tag} has no effect: it concerns RabbitMQ only"))
 }
 
 impl Tags {
-    /// Reports what brokers of this kind do not heed. The event's profile is the same for RabbitMQ in both spellings.
-    pub(super) fn suit(&self, engine: Engine, report: impl Fn(&str) -> Reported) -> Result<(), Reported> {
-        const RABBITMQ_ONLY: [&str; 3] = ["esm:dead-letter", "esm:header-bytes", "esm:strict-consumers"];
-        if engine == Engine::Rabbitmq {
-            return Ok(());
-        }
-        let wrong = RABBITMQ_ONLY.into_iter().filter(|tag| self.all.contains_key(*tag));
-        let problem = |tag| Err::<(), _>(report(&format!("the tag {tag} has no effect: it concerns RabbitMQ only")));
-        entry::all(wrong.map(problem)).map(drop)
-    }
-
-    fn add(&mut self, key: &str, entry: &Entry<'_>) -> Result<(), Reported> {
-        let value = entry.text()?;
-        match key.strip_prefix(OURS) {
-            Some(name) => self.heed(name, &value).map_err(|words| entry.report(words))?,
-            None => check(key, &value).map_err(|words| entry.report(words))?,
-        }
-        self.all.insert(key.into(), value);
-        Ok(())
-    }
-
     fn heed(&mut self, name: &str, value: &str) -> Result<(), String> {
         match (name, value) {
             ("dead-letter", "broker") => self.dead_letter = DeadLetter::Broker,
@@ -111,7 +110,7 @@ fn concurrency(value: &str) -> Result<MaximumConcurrency, String> {
 }
 
 /// AWS's rules for tags.
-fn check(key: &str, value: &str) -> Result<(), &'static str> {
+fn check_plain(key: &str, value: &str) -> Result<(), &'static str> {
     let is_allowed =
         |text: &str| text.chars().all(|c| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c));
     if key.is_empty() || key.chars().count() > 128 {

@@ -1,0 +1,407 @@
+//! Makes what runs what should run: compares the two, takes one step for each mapping that differs,
+//! and looks again. Whatever wakes it carries no data, so after a restart the path is the same.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use esm_core::{
+    function::Function,
+    metrics::Metrics,
+    status::{State, Status},
+    store::{StoreError, StoredMapping},
+    supervisor::Supervisor,
+};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::{
+    plane::{ControlPlane, File, Run, read},
+    spec::{Change, Member, Planned, Violation, plan},
+};
+use crate::config;
+
+/// How long nothing need happen until it looks by itself.
+const PERIOD: Duration = Duration::from_secs(60);
+/// How long to leave a store alone that failed.
+const STORE_DELAY: Duration = Duration::from_secs(1);
+
+/// Starts, changes and ends mappings.
+pub struct Reconciler {
+    plane: ControlPlane,
+    metrics: Metrics,
+    supervisor: Supervisor,
+    functions: HashMap<String, (Arc<config::Function>, Arc<Function>)>,
+    at_work: BTreeMap<Uuid, Work>,
+    /// Ends when something started is up: time to look again.
+    rising: JoinSet<()>,
+    /// Functions that nobody invokes any more, on their way out.
+    closing: JoinSet<()>,
+    store_is_failing: bool,
+}
+
+/// What was done about a mapping.
+struct Work {
+    version: Version,
+    task: Task,
+}
+
+enum Task {
+    Started { planned: Arc<Planned>, status: watch::Receiver<Status>, is_stopping: bool },
+    Refused,
+}
+
+/// By which reading of store and file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    revision: i64,
+    generation: u64,
+}
+
+/// A mapping as it should be.
+struct Wanted {
+    state: State,
+    version: Version,
+    source: Source,
+}
+
+enum Source {
+    /// Planned already.
+    File(Arc<Planned>),
+    Store(StoredMapping),
+}
+
+/// How far a mapping at work has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not yet connected, and no reason known.
+    Starting,
+    /// Connected, or trying again.
+    Up,
+    /// Asked to end.
+    Stopping,
+    /// It cannot be started as things are.
+    Refused,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Start,
+    Adjust,
+    Stop,
+    /// What was refused is wanted no more.
+    Forget,
+    /// The state has been reached.
+    Settle(State),
+    /// Nothing is left of it but its row.
+    Remove,
+}
+
+/// The next step for one mapping. `wanted` is absent if it is disabled or gone.
+fn next_step(wanted: Option<State>, phase: Option<Phase>, change: Change) -> Option<Step> {
+    let Some(state) = wanted.filter(|state| state.wants_to_run()) else {
+        return match (phase, wanted) {
+            (Some(Phase::Starting | Phase::Up), _) => Some(Step::Stop),
+            (Some(Phase::Refused), _) => Some(Step::Forget),
+            (None, Some(State::Disabling)) => Some(Step::Settle(State::Disabled)),
+            (None, Some(State::Deleting)) => Some(Step::Remove),
+            (Some(Phase::Stopping), _) | (None, _) => None,
+        };
+    };
+    match (phase, change) {
+        (None, _) | (Some(Phase::Refused), Change::Restart | Change::Settings) => Some(Step::Start),
+        (Some(Phase::Stopping), _) => None,
+        (Some(Phase::Starting | Phase::Up), Change::Restart) => Some(Step::Stop),
+        (Some(Phase::Starting | Phase::Up), Change::Settings) => Some(Step::Adjust),
+        (Some(Phase::Up | Phase::Refused), Change::None) if state != State::Enabled => {
+            Some(Step::Settle(State::Enabled))
+        }
+        (Some(Phase::Starting | Phase::Up | Phase::Refused), Change::None) => None,
+    }
+}
+
+impl Reconciler {
+    /// A reconciler for a control plane; there may be one only.
+    pub fn new(plane: ControlPlane, metrics: Metrics) -> Self {
+        Self {
+            plane,
+            supervisor: Supervisor::new(metrics.clone()),
+            metrics,
+            functions: HashMap::new(),
+            at_work: BTreeMap::new(),
+            rising: JoinSet::new(),
+            closing: JoinSet::new(),
+            store_is_failing: false,
+        }
+    }
+
+    /// Reconciles until it is asked to drain, and then ends every mapping in good order. What is kept
+    /// stays as it is then. Dropping the future ends all at once.
+    pub async fn run(mut self, drain: CancellationToken) {
+        while !drain.is_cancelled() {
+            let delay = match self.reconcile().await {
+                Ok(()) => {
+                    self.store_is_failing = false;
+                    PERIOD
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.store_is_failing, true) {
+                        error!(%error, "what runs goes on; changes wait until the store can be used again");
+                    }
+                    STORE_DELAY
+                }
+            };
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => {}
+                uuid = self.supervisor.ended() => self.note_end(uuid),
+                () = self.plane.0.nudge.notified() => {}
+                Some(_) = self.rising.join_next() => {}
+                Some(_) = self.closing.join_next() => {}
+                () = sleep(delay) => {}
+            }
+            while self.rising.try_join_next().is_some() {} // one look is enough for all of them
+        }
+        self.supervisor.drain().await;
+        self.closing.join_all().await;
+    }
+
+    async fn reconcile(&mut self) -> Result<(), StoreError> {
+        let file = self.plane.0.file();
+        let wanted = self.wanted(&file).await?;
+        let uuids: BTreeSet<Uuid> = wanted.keys().chain(self.at_work.keys()).copied().collect();
+        for uuid in uuids {
+            while self.advance(uuid, wanted.get(&uuid), &file).await? {}
+        }
+        self.close_unused();
+        Ok(())
+    }
+
+    /// Everything that is not simply disabled.
+    async fn wanted(&self, file: &File) -> Result<BTreeMap<Uuid, Wanted>, StoreError> {
+        let generation = file.generation;
+        let stored = self.plane.0.store.active().await?.into_iter().map(|mapping| {
+            let version = Version { revision: mapping.revision, generation };
+            (mapping.uuid, Wanted { state: mapping.state, version, source: Source::Store(mapping) })
+        });
+        let of_file =
+            file.mappings.iter().filter(|(_, configured)| configured.spec.enabled).map(|(uuid, configured)| {
+                let version = Version { revision: 0, generation };
+                (*uuid, Wanted { state: State::Enabled, version, source: Source::File(configured.planned.clone()) })
+            });
+        Ok(stored.chain(of_file).collect())
+    }
+
+    /// Takes the next step for a mapping, if one can be taken now. Returns whether another may follow at once.
+    async fn advance(&mut self, uuid: Uuid, wanted: Option<&Wanted>, file: &File) -> Result<bool, StoreError> {
+        let version = wanted.map(|wanted| wanted.version);
+        let is_current = self.at_work.get(&uuid).map(|work| work.version) == version;
+        let planned =
+            wanted.filter(|wanted| !is_current && wanted.state.wants_to_run()).map(|wanted| wanted.plan(file));
+        let change = planned.as_ref().map_or(Change::None, |planned| self.change(uuid, planned));
+        let step = next_step(wanted.map(|wanted| wanted.state), self.phase(uuid), change);
+        match (step, wanted, planned) {
+            (Some(Step::Start), Some(wanted), Some(planned)) => self.start(uuid, wanted.version, planned),
+            (Some(Step::Adjust), Some(wanted), Some(Ok(planned))) => self.adjust(uuid, wanted.version, planned),
+            (None, Some(wanted), Some(Ok(planned))) if change == Change::None => {
+                self.note_version(uuid, wanted.version, planned);
+            }
+            (Some(Step::Stop), ..) => {
+                self.stop(uuid);
+                return Ok(false);
+            }
+            (Some(Step::Forget), ..) => self.note_end(uuid),
+            (Some(Step::Settle(state)), Some(wanted), _) => {
+                self.settle(uuid, wanted, state).await?;
+                return Ok(false);
+            }
+            (Some(Step::Remove), ..) => {
+                self.plane.0.store.remove(uuid).await?;
+                info!(%uuid, "the mapping is deleted");
+                return Ok(false);
+            }
+            (Some(Step::Start | Step::Adjust | Step::Settle(_)) | None, ..) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn phase(&self, uuid: Uuid) -> Option<Phase> {
+        Some(match &self.at_work.get(&uuid)?.task {
+            Task::Refused => Phase::Refused,
+            Task::Started { is_stopping: true, .. } => Phase::Stopping,
+            Task::Started { status, .. } if status.borrow().state == State::Enabled => Phase::Up,
+            Task::Started { .. } => Phase::Starting,
+        })
+    }
+
+    fn change(&self, uuid: Uuid, planned: &Result<Arc<Planned>, Vec<Violation>>) -> Change {
+        match (self.at_work.get(&uuid).map(|work| &work.task), planned) {
+            (Some(Task::Started { planned: old, .. }), Ok(new)) => old.change_to(new),
+            _ => Change::Restart,
+        }
+    }
+
+    fn start(&mut self, uuid: Uuid, version: Version, planned: Result<Arc<Planned>, Vec<Violation>>) {
+        let task = match planned {
+            Ok(planned) => {
+                self.warn_of_other_readers(uuid, &planned);
+                let function = self.function(&planned.function);
+                let status = self.supervisor.start(planned.mapping.clone(), planned.source.clone(), function);
+                let mut rises = status.clone();
+                // An end is as good a reason to look again.
+                self.rising.spawn(async move { drop(rises.wait_for(|status| status.state == State::Enabled).await) });
+                self.plane.0.show(uuid, Some(Run::Started { planned: planned.clone(), status: status.clone() }));
+                Task::Started { planned, status, is_stopping: false }
+            }
+            Err(violations) => {
+                let run = refusal(&violations);
+                if let Run::Refused { reason, .. } = &run {
+                    error!(%uuid, reason, "the mapping cannot be started");
+                }
+                self.plane.0.show(uuid, Some(run));
+                Task::Refused
+            }
+        };
+        self.at_work.insert(uuid, Work { version, task });
+    }
+
+    fn adjust(&mut self, uuid: Uuid, version: Version, planned: Arc<Planned>) {
+        self.supervisor.adjust(planned.mapping.clone());
+        self.note_version(uuid, version, planned);
+    }
+
+    fn stop(&mut self, uuid: Uuid) {
+        self.supervisor.stop(uuid);
+        if let Some(Work { task: Task::Started { is_stopping, .. }, .. }) = self.at_work.get_mut(&uuid) {
+            *is_stopping = true;
+        }
+    }
+
+    async fn settle(&mut self, uuid: Uuid, wanted: &Wanted, state: State) -> Result<(), StoreError> {
+        if self.plane.0.store.settle(uuid, wanted.version.revision, wanted.state, state).await? {
+            info!(%uuid, state = state.as_str(), "the mapping's state is reached");
+        }
+        Ok(()) // or it was changed meanwhile, and whoever did that woke us
+    }
+
+    /// What runs is what another version wants too.
+    fn note_version(&mut self, uuid: Uuid, version: Version, planned: Arc<Planned>) {
+        let Some(work) = self.at_work.get_mut(&uuid) else { return };
+        work.version = version;
+        if let Task::Started { planned: old, status, .. } = &mut work.task {
+            *old = planned.clone();
+            self.plane.0.show(uuid, Some(Run::Started { planned, status: status.clone() }));
+        }
+    }
+
+    fn note_end(&mut self, uuid: Uuid) {
+        self.at_work.remove(&uuid);
+        self.plane.0.show(uuid, None);
+    }
+
+    fn warn_of_other_readers(&self, uuid: Uuid, planned: &Planned) {
+        let other = self.at_work.iter().find(|(_, work)| match &work.task {
+            Task::Started { planned: other, .. } => other.reads_the_queue_of(planned),
+            Task::Refused => false,
+        });
+        if let Some((other, _)) = other {
+            let queue = planned.mapping.queue.as_str();
+            warn!(%uuid, %other, queue, "two mappings read the same queue; each message goes to only one of them");
+        }
+    }
+
+    /// The one that its mappings share.
+    fn function(&mut self, configured: &Arc<config::Function>) -> Arc<Function> {
+        if let Some((known, function)) = self.functions.get(&configured.name)
+            && Arc::ptr_eq(known, configured)
+        {
+            return function.clone();
+        }
+        let config::Function { name, timeout, reserved_concurrency, backend, .. } = &**configured;
+        let backend = backend.clone();
+        let function = Arc::new(Function::new(name.clone(), *timeout, *reserved_concurrency, backend, &self.metrics));
+        self.functions.insert(name.clone(), (configured.clone(), function.clone()));
+        function
+    }
+
+    /// Ends functions that the configuration has no more, when no mapping invokes them.
+    fn close_unused(&mut self) {
+        let in_use: Vec<&Arc<config::Function>> = self
+            .at_work
+            .values()
+            .filter_map(|work| match &work.task {
+                Task::Started { planned, .. } => Some(&planned.function),
+                Task::Refused => None,
+            })
+            .collect();
+        let unused = self.plane.0.take_retired(|function| !in_use.iter().any(|used| Arc::ptr_eq(used, function)));
+        for function in unused {
+            self.functions.retain(|_, (known, _)| !Arc::ptr_eq(known, &function));
+            self.closing.spawn(async move { function.backend.close().await });
+        }
+    }
+}
+
+impl Wanted {
+    fn plan(&self, file: &File) -> Result<Arc<Planned>, Vec<Violation>> {
+        match &self.source {
+            Source::File(planned) => Ok(planned.clone()),
+            Source::Store(mapping) => {
+                let spec = read(mapping).map_err(|error| vec![Violation::new(Member::Whole, error.to_string())])?;
+                plan(Some(mapping.uuid), &spec, &mapping.tags, &file.targets).map(Arc::new)
+            }
+        }
+    }
+}
+
+/// What is shown of a mapping that cannot be started.
+fn refusal(violations: &[Violation]) -> Run {
+    let words = violations.iter().map(Violation::words_with_name).collect::<Vec<_>>().join("; ");
+    let is_of_function = violations.iter().all(|violation| violation.member == Member::FunctionName);
+    let code = if is_of_function { "FUNCTION_CONFIG_NOT_VALID" } else { "ESM_CONFIG_NOT_VALID" };
+    Run::Refused { reason: format!("{code}: {words}"), result: format!("PROBLEM: {words}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PHASES: [Option<Phase>; 5] =
+        [None, Some(Phase::Starting), Some(Phase::Up), Some(Phase::Stopping), Some(Phase::Refused)];
+
+    fn check(wanted: Option<State>, change: Change, expected: [Option<Step>; 5]) {
+        for (phase, expected) in PHASES.into_iter().zip(expected) {
+            assert_eq!(next_step(wanted, phase, change), expected, "{wanted:?}, {phase:?}, {change:?}");
+        }
+    }
+
+    #[test]
+    fn what_should_run_is_started_adjusted_and_settled() {
+        use Step::{Adjust, Settle, Start, Stop};
+        let enabled = Some(Settle(State::Enabled));
+        for state in [State::Creating, State::Enabling, State::Updating] {
+            check(Some(state), Change::None, [Some(Start), None, enabled, None, enabled]);
+            check(Some(state), Change::Settings, [Some(Start), Some(Adjust), Some(Adjust), None, Some(Start)]);
+            check(Some(state), Change::Restart, [Some(Start), Some(Stop), Some(Stop), None, Some(Start)]);
+        }
+        check(Some(State::Enabled), Change::None, [Some(Start), None, None, None, None]);
+        check(Some(State::Enabled), Change::Settings, [Some(Start), Some(Adjust), Some(Adjust), None, Some(Start)]);
+        check(Some(State::Enabled), Change::Restart, [Some(Start), Some(Stop), Some(Stop), None, Some(Start)]);
+    }
+
+    #[test]
+    fn what_should_not_run_is_ended_before_its_state_is_settled() {
+        use Step::{Forget, Remove, Settle, Stop};
+        for change in [Change::None, Change::Settings, Change::Restart] {
+            let ended = |settled| [settled, Some(Stop), Some(Stop), None, Some(Forget)];
+            check(None, change, ended(None));
+            check(Some(State::Disabled), change, ended(None));
+            check(Some(State::Disabling), change, ended(Some(Settle(State::Disabled))));
+            check(Some(State::Deleting), change, ended(Some(Remove)));
+        }
+    }
+}
