@@ -1,7 +1,5 @@
-//! The listener: metrics, health and a page that says what this is.
-//!
-//! Nothing here waits or reads a body, so an answer takes no longer than its client. `axum::serve`
-//! has no limit for slow request heads; the listener is on loopback only.
+//! What the listener answers: the control API behind its guard, and for everybody metrics, health and
+//! a page that says what this is.
 
 use std::sync::Arc;
 
@@ -39,8 +37,8 @@ pub struct Listed {
     pub supervised: Supervised,
 }
 
-/// Answers for everything under the listener.
-pub fn router(shared: Shared) -> Router {
+/// Answers for everything under the listener. `control` has a guard around it already.
+pub fn router(shared: Shared, control: Router) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/healthz", get(async || "ok\n"))
@@ -49,6 +47,7 @@ pub fn router(shared: Shared) -> Router {
         .fallback(async || refusal(StatusCode::NOT_FOUND, "there is nothing at this path"))
         .method_not_allowed_fallback(async || refusal(StatusCode::METHOD_NOT_ALLOWED, "this path is only read"))
         .with_state(Arc::new(shared))
+        .merge(control)
 }
 
 fn refusal(status: StatusCode, message: &str) -> Response {

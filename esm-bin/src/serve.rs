@@ -2,13 +2,13 @@
 
 use std::{
     collections::{HashMap, hash_map},
-    io,
     net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context as _;
+use axum::Router;
 use esm_core::{
     function::Function,
     metrics::Metrics,
@@ -22,8 +22,10 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
+    access,
     config::{self, Config, ConfiguredMapping, Problem},
     http::{self, Listed, Shared},
+    listener,
     signals::Signals,
 };
 
@@ -71,7 +73,7 @@ pub struct Service {
     supervisor: Supervisor,
     functions: Vec<Arc<config::Function>>,
     http_end: CancellationToken,
-    http: AbortOnDropHandle<io::Result<()>>,
+    http: AbortOnDropHandle<()>,
 }
 
 impl Service {
@@ -94,9 +96,10 @@ impl Service {
         let mappings: Vec<_> = mappings.into_iter().map(|mapping| starter.start(mapping)).collect();
 
         let (draining, http_end) = (CancellationToken::new(), CancellationToken::new());
-        let router = http::router(Shared { registry, mappings, draining: draining.clone() });
-        let serving = axum::serve(listener, router).with_graceful_shutdown(http_end.clone().cancelled_owned());
-        let http = AbortOnDropHandle::new(tokio::spawn(serving.into_future()));
+        let control = access::guard(Router::new(), server.access);
+        let router = http::router(Shared { registry, mappings, draining: draining.clone() }, control);
+        let http = listener::serve(listener, server.tls, router, http_end.clone());
+        let http = AbortOnDropHandle::new(tokio::spawn(http));
         let supervisor = starter.supervisor;
         Ok(Self { address, drain_timeout, draining, supervisor, functions, http_end, http })
     }

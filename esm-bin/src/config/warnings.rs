@@ -12,6 +12,10 @@ pub(super) fn all(server: &Server, mappings: &[ConfiguredMapping]) -> Vec<Proble
     if server.has_data_dir {
         warnings.push(Problem::new("server.data_dir", "this build keeps no store and leaves the folder alone"));
     }
+    if !server.listen.ip().is_loopback() && server.tls.is_none() {
+        let words = "calls are signed, and not encrypted: whoever is on the way can read them; see server.tls";
+        warnings.push(Problem::new("server.listen", words));
+    }
     if !mappings.iter().any(|mapping| mapping.enabled) {
         warnings.push(Problem::new("event_source_mappings", "none is enabled, so nothing is read"));
     }
