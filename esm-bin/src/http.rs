@@ -1,7 +1,5 @@
-//! The listener: metrics, health and a page that says what this is.
-//!
-//! Nothing here waits for more than the store or reads a body, so an answer takes no longer than its client. `axum::serve`
-//! has no limit for slow request heads; the listener is on loopback only.
+//! What the listener answers: the control API behind its guard, and for everybody metrics, health and
+//! a page that says what this is.
 
 use std::sync::Arc;
 

@@ -5,8 +5,10 @@
 //! Reading order: [`cli`] (what can be asked for), [`config`] (a file and the environment become
 //! valid settings), [`adapters`] (the brokers and backends in this build), [`check`] (what the
 //! settings come to, for people), [`by_hand`] (a function tried alone), [`filter`] (what filters would say), [`serve`]
-//! (start, run, drain), [`http`] (metrics and health), [`logging`].
+//! (start, run, drain), [`http`] (what is answered) with [`access`] (who may call) and `listener` (connections),
+//! [`logging`].
 
+pub mod access;
 pub mod adapters;
 pub mod api;
 pub mod by_hand;
@@ -16,6 +18,7 @@ pub mod config;
 pub mod control;
 pub mod filter;
 pub mod http;
+mod listener;
 pub mod logging;
 pub mod serve;
 mod signals;

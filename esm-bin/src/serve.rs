@@ -1,6 +1,6 @@
 //! The service's life: start, run, drain.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use esm_core::metrics::Metrics;
@@ -11,10 +11,12 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
 use crate::{
+    access,
     api::routes,
     config::{Config, Problem, Server, Targets},
     control::{plane::ControlPlane, reconciler::Reconciler, store::SqliteStore},
     http::{self, Shared},
+    listener,
     signals::{Asked, Signals},
 };
 
@@ -73,7 +75,7 @@ pub struct Service {
     plane: ControlPlane,
     reconciler: AbortOnDropHandle<()>,
     http_end: CancellationToken,
-    http: AbortOnDropHandle<io::Result<()>>,
+    http: AbortOnDropHandle<()>,
 }
 
 impl Service {
@@ -94,10 +96,10 @@ impl Service {
         let (draining, http_end) = (CancellationToken::new(), CancellationToken::new());
         let reconciling = Reconciler::new(plane.clone(), metrics).run(draining.clone());
         let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciling));
+        let control = access::guard(routes::router(plane.clone()), server.access.clone());
         let shared = Shared { registry, plane: plane.clone(), draining: draining.clone() };
-        let router = http::router(shared, routes::router(plane.clone()));
-        let serving = axum::serve(listener, router).with_graceful_shutdown(http_end.clone().cancelled_owned());
-        let http = AbortOnDropHandle::new(tokio::spawn(serving.into_future()));
+        let http = listener::serve(listener, server.tls.clone(), http::router(shared, control), http_end.clone());
+        let http = AbortOnDropHandle::new(tokio::spawn(http));
         Ok(Self { address, server, draining, plane, reconciler, http_end, http })
     }
 

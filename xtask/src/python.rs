@@ -1,4 +1,4 @@
-//! A Python of our own with AWS's runtime client, command line and SDK, and a tester of HTTP services,
+//! A Python of our own with AWS's runtime client, command line and SDK, a stand-in for AWS, and a tester of HTTP services,
 //! for the tests that need them.
 
 use std::path::{Path, PathBuf};
@@ -10,7 +10,8 @@ use crate::process;
 use crate::workspace;
 
 /// The versions are fixed, so that a newer one breaks nobody's build by surprise.
-const PACKAGES: [&str; 4] = ["awslambdaric==4.2.2", "awscli==1.46.3", "boto3==1.44.8", "schemathesis==4.32.5"];
+const PACKAGES: [&str; 5] =
+    ["awslambdaric==4.2.2", "awscli==1.46.3", "boto3==1.44.8", "moto[server]==5.2.5", "schemathesis==4.32.5"];
 
 /// The interpreter of a virtual environment in cargo's target folder, which is made when it is not there.
 pub(crate) fn with_packages() -> Result<PathBuf> {
@@ -28,6 +29,7 @@ pub(crate) fn with_packages() -> Result<PathBuf> {
 
 fn has_packages(python: &Path) -> bool {
     let checks = PACKAGES.iter().filter_map(|package| package.split_once("=="));
+    let checks = checks.map(|(name, version)| (name.split('[').next().unwrap_or(name), version));
     let checks: Vec<_> = checks.map(|(name, version)| format!("assert m.version('{name}') == '{version}'")).collect();
     let script = format!("import importlib.metadata as m\n{}", checks.join("\n"));
     python.exists() && process::succeeds(Command::new(python).args(["-c", &script]))

@@ -3,10 +3,20 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
-use super::{entry::Entry, problem::Reported, table::Table};
+use super::{
+    entry::{self, Entry},
+    problem::Reported,
+    secret,
+    table::Table,
+};
+use crate::{
+    access::{Access, AccessKey},
+    listener::Tls,
+};
 
 const PORT: u16 = 9321;
 const REGION: &str = "us-east-1";
@@ -16,8 +26,12 @@ const DATA_DIR: &str = "esm-data";
 /// What `[server]` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Where metrics and health are served.
+    /// Where the control API, metrics and health are served.
     pub listen: SocketAddr,
+    /// Who may call the control API.
+    pub access: Arc<Access>,
+    /// The certificate that the listener shows; absent, it speaks plain HTTP.
+    pub tls: Option<Tls>,
     /// How long a drain may take; absent, the functions' timeouts decide.
     pub drain_timeout: Option<Duration>,
     /// The folder of the store.
@@ -78,34 +92,70 @@ impl Identity {
 
 pub(super) fn read(table: &mut Table<'_>) -> Result<Server, Reported> {
     let folder = table.folder();
-    let listen = table.optional("listen", listen);
+    let listen = table.optional("listen", |entry| Ok((entry.clone(), listen(entry)?)));
     let region = table.optional("region", region);
     let account = table.optional("account_id", account);
     let drain_timeout = table.optional("drain_timeout_in_seconds", |entry| entry.within(1..=86_400));
     let data_dir = table.optional("data_dir", Entry::path);
-    table.not_yet(&["access_keys", "tls", "memory_limit_in_mebibytes"]);
+    let access_keys = table.optional("access_keys", access_keys);
+    let tls = table.optional("tls", |entry| entry.table(|table| tls(entry, table)));
+    table.not_yet(&["memory_limit_in_mebibytes"]);
+    let (listen, access_keys) = (listen?, access_keys?.unwrap_or_default());
+    let listen = match listen {
+        None => (Ipv4Addr::LOCALHOST, PORT).into(),
+        Some((entry, address)) if access_keys.is_empty() && !address.ip().is_loopback() => {
+            return Err(entry.report(
+                "whoever reaches this address may change every mapping: add [[server.access_keys]], so that calls \
+                 need a signature, or listen on a loopback address such as 127.0.0.1",
+            ));
+        }
+        Some((_, address)) => address,
+    };
+    let region = region?.unwrap_or_else(|| REGION.into());
     Ok(Server {
-        listen: listen?.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, PORT).into()),
+        listen,
+        access: Arc::new(Access::new(access_keys, region.clone())),
+        tls: tls?,
         drain_timeout: drain_timeout?.map(Duration::from_secs),
         data_dir: data_dir?.unwrap_or_else(|| folder.join(DATA_DIR)),
-        identity: Identity {
-            region: region?.unwrap_or_else(|| REGION.into()),
-            account: account?.unwrap_or_else(|| ACCOUNT.into()),
-        },
+        identity: Identity { region, account: account?.unwrap_or_else(|| ACCOUNT.into()) },
     })
 }
 
 fn listen(entry: &Entry<'_>) -> Result<SocketAddr, Reported> {
-    let Ok(address) = entry.text()?.parse::<SocketAddr>() else {
-        return Err(entry.report(format_args!("must be an IP address and a port, such as 127.0.0.1:{PORT}")));
-    };
-    if !address.ip().is_loopback() {
-        return Err(entry.report(
-            "must be a loopback address such as 127.0.0.1: without server.access_keys, which this build does not \
-             act on yet, whoever reaches the port may use it",
-        ));
+    let no_address = |_| entry.report(format_args!("must be an IP address and a port, such as 127.0.0.1:{PORT}"));
+    entry.text()?.parse().map_err(no_address)
+}
+
+fn access_keys(entry: &Entry<'_>) -> Result<Vec<AccessKey>, Reported> {
+    let entries = entry.list()?;
+    let keys = entry::all(entries.iter().map(|entry| entry.table(access_key)))?;
+    let is_repeated = |(index, key): (usize, &AccessKey)| keys[..index].iter().any(|other| other.id == key.id);
+    match keys.iter().enumerate().position(is_repeated) {
+        Some(index) => Err(entries[index].report("has the access_key_id of one before it; remove one of the two")),
+        None => Ok(keys),
     }
-    Ok(address)
+}
+
+fn access_key(table: &mut Table<'_>) -> Result<AccessKey, Reported> {
+    let id = table.required("access_key_id", access_key_id);
+    let secret = table.required("secret_access_key", secret::secret);
+    Ok(AccessKey { id: id?, secret: secret? })
+}
+
+fn access_key_id(entry: &Entry<'_>) -> Result<String, Reported> {
+    let id = entry.text()?;
+    let is_allowed = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !is_allowed || !(1..=128).contains(&id.len()) {
+        return Err(entry.report("must have from 1 to 128 letters, digits and `_`, such as AKIAIOSFODNN7EXAMPLE"));
+    }
+    Ok(id)
+}
+
+fn tls(entry: &Entry<'_>, table: &mut Table<'_>) -> Result<Tls, Reported> {
+    let cert_file = table.required("cert_file", Entry::readable_file);
+    let key_file = table.required("key_file", Entry::readable_file);
+    Tls::read(&cert_file?, &key_file?).map_err(|words| entry.report(words))
 }
 
 fn region(entry: &Entry<'_>) -> Result<String, Reported> {

@@ -10,6 +10,10 @@ const HOLD_MARGIN: Duration = Duration::from_secs(60);
 
 pub(super) fn all(server: &Server, mappings: &[ConfiguredMapping]) -> Vec<Problem> {
     let mut warnings = Vec::new();
+    if !server.listen.ip().is_loopback() && server.tls.is_none() {
+        let words = "calls are signed, and not encrypted: whoever is on the way can read them; see server.tls";
+        warnings.push(Problem::new("server.listen", words));
+    }
     warnings.extend(short_drain(server, mappings));
     warnings.extend(mappings.iter().filter_map(large_prefetch));
     warnings.extend(mappings.iter().filter_map(short_hold));

@@ -28,7 +28,7 @@ fn ten_mistakes_are_ten_problems_with_their_keys() {
     check(
         text,
         &[
-            "server.listen: must be a loopback address",
+            "server.listen: whoever reaches this address may change every mapping",
             "server.acount_id: is not a known key; did you mean `account_id`?",
             "brokers.pizza.consumer_timeout_in_seconds: must be a whole number, is a text",
             "brokers.pizza.endpoints[1]: must not hold a user name or password",
@@ -128,8 +128,6 @@ fn what_this_build_does_not_act_on_is_refused() {
     assert_eq!(found.len(), 3, "each by itself: {found:?}");
     for (table, key) in [
         ("[server]", "memory_limit_in_mebibytes = 64"),
-        ("[server]", "tls = { cert_file = \"a\", key_file = \"b\" }"),
-        ("[server]", "access_keys = []"),
         ("[aws]", "endpoint_url = \"http://localhost\""),
         ("[brokers.b]", "delivery_limit = 20\nengine = \"rabbitmq\"\nendpoints = [\"amqp://h\"]"),
         ("[functions.g]", "lambda = { name = \"g\" }"),
@@ -139,6 +137,35 @@ fn what_this_build_does_not_act_on_is_refused() {
     }
     check("[functions.g]\nhttp = { url = \"http://h/\", protocol = \"lambda\" }\n", &[]);
     check("[brokers.b]\nengine = \"kafka\"\nendpoints = [\"h\"]\n", &["brokers.b.engine: must be"]);
+}
+
+#[test]
+fn who_may_call_is_told_by_access_keys() {
+    let keys = |ids: &[&str]| {
+        let key = |id: &&str| {
+            format!("[[server.access_keys]]\naccess_key_id = {id:?}\nsecret_access_key = {{ env = \"PASSWORD\" }}\n")
+        };
+        format!("[server]\nlisten = \"0.0.0.0:9321\"\n{}", ids.iter().map(key).collect::<String>())
+    };
+    assert!(valid(&keys(&["AKID"]), &[]).server.access.needs_signature());
+    let warning = "server.listen: calls are signed, and not encrypted";
+    let warnings = valid(&keys(&["AKID", "AKID2"]), &[]).warnings;
+    assert!(warnings.iter().any(|found| found.to_string().starts_with(warning)), "{warnings:?}");
+    check(&keys(&[]), &["server.listen: whoever reaches this address"]);
+    check(&keys(&["AKID", "AKID"]), &["server.access_keys[1]: has the access_key_id of one before it"]);
+    check(&keys(&["A/B"]), &["server.access_keys[0].access_key_id: must have from 1 to 128 letters"]);
+    check(
+        &keys(&["A"]).replace("PASSWORD", "EMPTY"),
+        &["server.access_keys[0].secret_access_key.env: the environment"],
+    );
+    check(
+        &keys(&["A"]).replace("{ env = \"PASSWORD\" }", "\"hunter2\""),
+        &["server.access_keys[0].secret_access_key: must not stand here"],
+    );
+    check(
+        "[server]\ntls = { cert_file = \"a.pem\" }\n",
+        &["server.tls.cert_file: cannot read `/nonexistent/a.pem`", "server.tls.key_file: is missing"],
+    );
 }
 
 #[test]

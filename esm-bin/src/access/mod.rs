@@ -1,0 +1,131 @@
+//! Who may call the control API, and a line about whoever changes something.
+//!
+//! With an access key configured, a call needs a signature by one of them, as AWS's own tools make
+//! it (`signature`). Without one, anybody who reaches the port may call, but no web page: browsers
+//! run those on the same machine.
+//!
+//! [`guard`] goes around the routes of the control API and nothing else: metrics and health need no
+//! signature. What it lets through has a [`Caller`] among its extensions.
+
+mod audit;
+mod refusal;
+mod signature;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{HeaderMap, header::ORIGIN},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+pub use self::audit::{Peer, Subject};
+pub(crate) use self::signature::AccessKey;
+use self::{audit::Change, refusal::Refusal, signature::Presented};
+
+/// A mapping with filters and tags of the greatest size has less.
+const LARGEST_BODY: usize = 512 * 1024;
+/// How long a request's body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Who may call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    keys: Vec<AccessKey>,
+    region: String,
+}
+
+/// Who called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Anybody, since no access key is configured.
+    Anonymous,
+    /// Whoever has the secret of this access key.
+    AccessKey {
+        /// Its public half.
+        id: String,
+    },
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => formatter.write_str("anonymous"),
+            Self::AccessKey { id } => formatter.write_str(id),
+        }
+    }
+}
+
+impl Access {
+    /// Signatures have to be by one of the keys and for the region. No key: anybody may call.
+    pub(crate) fn new(keys: Vec<AccessKey>, region: String) -> Self {
+        Self { keys, region }
+    }
+
+    /// Whether calls need a signature.
+    pub fn needs_signature(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Who calls, and the body that the signature covers.
+    async fn admit(&self, head: &axum::http::request::Parts, body: Body) -> Result<(Caller, Bytes), Refusal> {
+        if self.keys.is_empty() {
+            refuse_web_pages(&head.headers)?;
+            return Ok((Caller::Anonymous, read(body).await?));
+        }
+        // What the head tells is judged first, so that a stranger's body takes no memory.
+        let presented = Presented::read(head, &self.region, SystemTime::now())?;
+        let body = read(body).await?;
+        let key = presented.verify(&self.keys, head, &body)?;
+        Ok((Caller::AccessKey { id: key.id.clone() }, body))
+    }
+}
+
+/// Puts the guard around routes, which must not be nested in others: the whole path is signed.
+pub fn guard(routes: Router, access: Arc<Access>) -> Router {
+    routes.layer(from_fn_with_state(access, admit))
+}
+
+async fn admit(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    let (mut head, body) = request.into_parts();
+    let change = Change::of(&head);
+    match access.admit(&head, body).await {
+        Ok((caller, body)) => {
+            head.extensions.insert(caller.clone());
+            let response = next.run(Request::from_parts(head, body.into())).await;
+            if let Some(change) = change {
+                change.audit(&caller, &response);
+            }
+            response
+        }
+        Err(refusal) => {
+            audit::refused(&head, &refusal);
+            refusal.into_response()
+        }
+    }
+}
+
+async fn read(body: Body) -> Result<Bytes, Refusal> {
+    match timeout(BODY_PATIENCE, to_bytes(body, LARGEST_BODY)).await {
+        Ok(Ok(body)) => Ok(body),
+        // Or its connection broke, and nobody reads the answer.
+        Ok(Err(_)) => Err(Refusal::TooLarge),
+        Err(_) => Err(Refusal::TooSlow),
+    }
+}
+
+/// A browser says where the page is from that wants to change something.
+fn refuse_web_pages(headers: &HeaderMap) -> Result<(), Refusal> {
+    if headers.contains_key(ORIGIN) { Err(Refusal::WebPage) } else { Ok(()) }
+}
