@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         packages::ensure(kind.packages())?;
     }
     let interrupt = Interrupt::hold()?;
-    let python = python::with_runtime_client()?;
+    let python = python::for_functions()?;
     interrupt.check()?;
     let folder = tempfile::Builder::new().prefix("esm-test-").tempdir()?;
     let nodes = start(folder.path())?;

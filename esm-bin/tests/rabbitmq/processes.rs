@@ -38,11 +38,11 @@ impl Record {
         let program = program.parent().and_then(|folder| folder.parent()).expect("is in a folder");
         let program = program.join("examples/recording_function");
         assert!(program.exists(), "{} was not built", program.display());
-        let folder = self.folder.path();
+        let (program, folder) = (program.display(), self.folder.path().display());
         Config::with_backend(
             broker,
             format!(
-                "process = {{ command = [{program:?}], instances = {instances}, environment = {{ RECORD_IN = {folder:?} }} }}"
+                "process = {{ command = [\"{program}\"], instances = {instances}, environment = {{ RECORD_IN = \"{folder}\" }} }}"
             ),
         )
     }
