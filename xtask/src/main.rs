@@ -13,6 +13,7 @@ mod dist;
 mod http;
 mod interrupt;
 mod java;
+mod node;
 mod packages;
 mod ports;
 mod process;

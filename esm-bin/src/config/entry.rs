@@ -111,6 +111,12 @@ impl<'a> Entry<'a> {
         if path.is_dir() { Ok(path) } else { Err(self.report(format_args!("`{}` is not a folder", path.display()))) }
     }
 
+    /// The path of a file or folder that exists, from the root on.
+    pub(super) fn existing_path(&self) -> Result<PathBuf, Reported> {
+        let path = self.context.folder.join(self.text()?);
+        path.canonicalize().map_err(|error| self.report(format_args!("cannot use `{}`: {error}", path.display())))
+    }
+
     /// What a file holds.
     pub(super) fn file_content(&self) -> Result<String, Reported> {
         let path = self.readable_file()?;
