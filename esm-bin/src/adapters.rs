@@ -219,6 +219,16 @@ pub struct ProcessFunction {
     pub memory_in_mebibytes: Option<u32>,
     /// How many files it may have open.
     pub open_files: Option<u64>,
+    /// Which files it may use.
+    pub file_access: Option<FileAccess>,
+}
+
+/// Files and folders, with all that is beneath them.
+pub struct FileAccess {
+    /// To read and to execute.
+    pub read: Vec<PathBuf>,
+    /// To do anything with.
+    pub write: Vec<PathBuf>,
 }
 
 /// Asks our own program to become a function.
@@ -228,7 +238,7 @@ const LAUNCH: &str = "__launch";
 /// The function in processes of this machine. Starts nothing yet.
 #[cfg(feature = "process")]
 pub(crate) fn process(entry: &Entry<'_>, function: ProcessFunction) -> Result<Arc<dyn Backend>, Reported> {
-    use esm_invoke::process::{ProcessInvoker, ProcessSettings, RESERVED_VARIABLES};
+    use esm_invoke::process::{self, ProcessInvoker, ProcessSettings, RESERVED_VARIABLES};
 
     /// How long a process may take to ask for an event. Batches are handed back to the broker a
     /// minute before they must be, so a start takes nothing from the time that an invocation has.
@@ -253,6 +263,7 @@ pub(crate) fn process(entry: &Entry<'_>, function: ProcessFunction) -> Result<Ar
         idle_timeout: function.idle_timeout,
         memory_in_mebibytes: function.memory_in_mebibytes,
         open_files: function.open_files,
+        file_access: function.file_access.map(|FileAccess { read, write }| process::FileAccess { read, write }),
         // By this name it is still the same program when its file was replaced by a newer one.
         launcher: vec!["/proc/self/exe".into(), LAUNCH.into()],
     })))

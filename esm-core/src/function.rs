@@ -1,5 +1,5 @@
-//! One function as all of its mappings share it: its reserved concurrency, its numbers, and the
-//! restraint towards a function that cannot be used.
+//! One function as all of its mappings share it: its reserved concurrency, its numbers, and the gate
+//! before it.
 
 use std::{
     collections::VecDeque,
@@ -7,16 +7,16 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, oneshot},
-    time::{Duration, Instant, sleep_until},
+    sync::oneshot,
+    time::{Duration, Instant},
 };
 use uuid::Uuid;
 
 use crate::{
     event::Event,
+    gate::{Gate, Pass},
     invoker::{Invoke, Outcome},
     metrics::{FunctionMetrics, MappingMetrics, Metrics},
-    retry::PROBE_INTERVAL,
 };
 
 /// A function and what it may be asked for at once.
@@ -26,7 +26,7 @@ pub struct Function {
     /// How long one invocation may run.
     pub timeout: Duration,
     invoker: Arc<dyn Invoke>,
-    slots: Arc<Slots>,
+    places: Arc<Places>,
     gate: Gate,
     metrics: FunctionMetrics,
 }
@@ -41,24 +41,33 @@ impl Function {
         metrics: &Metrics,
     ) -> Self {
         let metrics = metrics.function(&name);
-        let slots = Arc::new(Slots::new(reserved_concurrency));
-        Self { name, timeout, invoker, slots, gate: Gate::default(), metrics }
+        let places = Arc::new(Places::new(reserved_concurrency));
+        Self { name, timeout, invoker, places, gate: Gate::default(), metrics }
     }
 
     /// Waits until one more invocation may run. Dropping the future gives up the place in the queue.
     pub(crate) async fn admit(&self, mapping: Uuid, metrics: &MappingMetrics) -> Slot {
-        self.gate.pass().await;
-        match self.slots.clone().try_take(mapping) {
-            Ok(slot) => slot,
-            Err(turn) => {
-                metrics.throttles.inc();
-                turn.await
+        let mut is_counted = false;
+        loop {
+            self.gate.wait().await;
+            let place = match self.places.clone().try_take(mapping) {
+                Ok(place) => place,
+                Err(turn) => {
+                    if !std::mem::replace(&mut is_counted, true) {
+                        metrics.throttles.inc();
+                    }
+                    turn.await
+                }
+            };
+            // It may have been closed while this one waited for its turn.
+            if let Some(pass) = self.gate.try_pass() {
+                return Slot { pass, _place: place };
             }
         }
     }
 
     /// Invokes the function once. Dropping the future gives the invocation up.
-    pub(crate) async fn invoke(&self, _slot: Slot, event: Event, metrics: &MappingMetrics) -> Outcome {
+    pub(crate) async fn invoke(&self, slot: Slot, event: Event, metrics: &MappingMetrics) -> Outcome {
         let outcome = self.run(event).await;
         match &outcome {
             Outcome::Success => metrics.invocations.inc(),
@@ -69,7 +78,7 @@ impl Function {
             Outcome::Throttled { .. } => metrics.throttles.inc(),
             Outcome::Unavailable { .. } | Outcome::TooLarge { .. } | Outcome::NotUsable { .. } => {}
         }
-        self.gate.heed(&outcome);
+        self.gate.heed(&outcome, slot.pass);
         outcome
     }
 
@@ -100,99 +109,43 @@ impl Drop for Executing<'_> {
     }
 }
 
-/// Closed while the function cannot be used; lets one invocation through at a time to find out.
-#[derive(Default)]
-struct Gate {
-    state: Mutex<GateState>,
-    opened: Notify,
+/// The right to run one invocation. Dropping it gives its place to the next in turn.
+pub(crate) struct Slot {
+    pass: Pass,
+    _place: Place,
 }
 
-#[derive(Default)]
-struct GateState {
-    /// Set while the gate is closed.
-    next_probe: Option<Instant>,
-    /// When the function last ran, whatever it said.
-    ran_at: Option<Instant>,
-}
-
-impl Gate {
-    async fn pass(&self) {
-        loop {
-            let opened = self.opened.notified();
-            let Some(probe_at) = lock(&self.state).wait_until(Instant::now()) else { return };
-            tokio::select! {
-                () = sleep_until(probe_at) => {}
-                () = opened => {}
-            }
-        }
-    }
-
-    fn heed(&self, outcome: &Outcome) {
-        if lock(&self.state).opens(outcome, Instant::now()) {
-            self.opened.notify_waiters();
-        }
-    }
-}
-
-impl GateState {
-    /// `None`: go ahead. Who goes ahead through a closed gate is the probe, and the only one.
-    fn wait_until(&mut self, now: Instant) -> Option<Instant> {
-        match self.next_probe {
-            Some(at) if at > now => Some(at),
-            Some(_) => {
-                self.next_probe = Some(now + PROBE_INTERVAL);
-                None
-            }
-            None => None,
-        }
-    }
-
-    /// Takes note of an outcome; whether it opens the gate. A function that ran a moment ago is
-    /// usable: what it refuses now is this batch, which waits by itself and stops no other.
-    fn opens(&mut self, outcome: &Outcome, now: Instant) -> bool {
-        if outcome.ran() {
-            self.ran_at = Some(now);
-            return self.next_probe.take().is_some();
-        }
-        let ran_lately = self.ran_at.is_some_and(|at| now < at + PROBE_INTERVAL);
-        if matches!(outcome, Outcome::NotUsable { .. }) && !ran_lately {
-            self.next_probe = Some(now + PROBE_INTERVAL);
-        }
-        false
-    }
-}
-
-/// The reserved concurrency: free slots, and who waits for one, round robin by mapping.
-struct Slots(Mutex<Waiting>);
+/// The reserved concurrency: free places, and who waits for one, round robin by mapping.
+struct Places(Mutex<Waiting>);
 
 struct Waiting {
     /// `None`: unlimited.
     free: Option<u32>,
     /// One queue per mapping that waits; the front one is served next.
-    mappings: VecDeque<(Uuid, VecDeque<oneshot::Sender<Slot>>)>,
+    mappings: VecDeque<(Uuid, VecDeque<oneshot::Sender<Place>>)>,
 }
 
-/// The right to run one invocation. Dropping it gives it to the next in turn.
-pub(crate) struct Slot(Arc<Slots>);
+/// A part of the reserved concurrency. Dropping it gives it to the next in turn.
+struct Place(Arc<Places>);
 
-impl Slots {
+impl Places {
     fn new(reserved_concurrency: Option<u32>) -> Self {
         Self(Mutex::new(Waiting { free: reserved_concurrency, mappings: VecDeque::new() }))
     }
 
     /// A slot, or the place in the queue for one.
-    fn try_take(self: Arc<Self>, mapping: Uuid) -> Result<Slot, impl Future<Output = Slot>> {
+    fn try_take(self: Arc<Self>, mapping: Uuid) -> Result<Place, impl Future<Output = Place>> {
         let mut waiting = lock(&self.0);
         match &mut waiting.free {
             Some(0) => {}
             Some(free) => {
                 *free -= 1;
                 drop(waiting);
-                return Ok(Slot(self));
+                return Ok(Place(self));
             }
             None => {
                 drop(waiting);
-                return Ok(Slot(self));
+                return Ok(Place(self));
             }
         }
         let (sender, turn) = oneshot::channel();
@@ -206,7 +159,7 @@ impl Slots {
 }
 
 impl Waiting {
-    fn enqueue(&mut self, mapping: Uuid, sender: oneshot::Sender<Slot>) {
+    fn enqueue(&mut self, mapping: Uuid, sender: oneshot::Sender<Place>) {
         match self.mappings.iter_mut().find(|(uuid, _)| *uuid == mapping) {
             Some((_, queue)) => queue.push_back(sender),
             None => self.mappings.push_back((mapping, VecDeque::from([sender]))),
@@ -214,7 +167,7 @@ impl Waiting {
     }
 
     /// The next in turn; its mapping goes to the end of the line.
-    fn next(&mut self) -> Option<oneshot::Sender<Slot>> {
+    fn next(&mut self) -> Option<oneshot::Sender<Place>> {
         let (mapping, mut queue) = self.mappings.pop_front()?;
         let sender = queue.pop_front();
         if !queue.is_empty() {
@@ -224,7 +177,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Slot {
+impl Drop for Place {
     fn drop(&mut self) {
         let mut waiting = lock(&self.0.0);
         let next = waiting.next();
@@ -236,7 +189,7 @@ impl Drop for Slot {
         drop(waiting);
         if let Some(next) = next {
             // Who stopped waiting drops the slot in turn, which passes it on.
-            drop(next.send(Slot(self.0.clone())));
+            drop(next.send(Place(self.0.clone())));
         }
     }
 }
@@ -249,7 +202,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn poll(turn: &mut (impl Future<Output = Slot> + Unpin)) -> Option<Slot> {
+    fn poll(turn: &mut (impl Future<Output = Place> + Unpin)) -> Option<Place> {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         match std::pin::Pin::new(turn).poll(&mut context) {
             std::task::Poll::Ready(slot) => Some(slot),
@@ -257,7 +210,7 @@ mod tests {
         }
     }
 
-    fn take(slots: &Arc<Slots>, mapping: u128) -> impl Future<Output = Slot> + Unpin {
+    fn take(slots: &Arc<Places>, mapping: u128) -> impl Future<Output = Place> + Unpin {
         Box::pin(match slots.clone().try_take(Uuid::from_u128(mapping)) {
             Ok(_) => panic!("a slot was free"),
             Err(turn) => turn,
@@ -266,7 +219,7 @@ mod tests {
 
     #[test]
     fn waiting_batches_are_served_round_robin_by_mapping() {
-        let slots = Arc::new(Slots::new(Some(1)));
+        let slots = Arc::new(Places::new(Some(1)));
         let Ok(running) = slots.clone().try_take(Uuid::nil()) else { panic!("it is free") };
         let mut a1 = take(&slots, 1);
         let mut a2 = take(&slots, 1);
@@ -283,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_slot_given_to_one_who_left_goes_to_the_next() {
-        let slots = Arc::new(Slots::new(Some(1)));
+        let slots = Arc::new(Places::new(Some(1)));
         let Ok(running) = slots.clone().try_take(Uuid::nil()) else { panic!("it is free") };
         let left = take(&slots, 1);
         let mut stays = take(&slots, 2);
@@ -295,44 +248,37 @@ mod tests {
         assert!(slots.clone().try_take(Uuid::nil()).is_ok());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_function_that_cannot_be_used_is_probed_once_a_minute_and_opens_for_all() {
-        let gate = Gate::default();
-        gate.heed(&Outcome::NotUsable { reason: "404".into() });
-        let closed_at = Instant::now();
+    /// A function whose invocations never end well.
+    struct Unsteady;
 
-        let (first, second) = tokio::join!(
-            async {
-                gate.pass().await;
-                let probed_at = Instant::now();
-                tokio::time::sleep(Duration::from_secs(5)).await;
-                gate.heed(&Outcome::Success);
-                probed_at
-            },
-            async {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                gate.pass().await;
-                Instant::now()
-            }
-        );
-
-        assert_eq!(first - closed_at, PROBE_INTERVAL);
-        assert_eq!(second - closed_at, PROBE_INTERVAL + Duration::from_secs(5));
+    #[async_trait::async_trait]
+    impl Invoke for Unsteady {
+        async fn invoke(&self, event: Event) -> Outcome {
+            assert!(event.size() > 1, "an internal error");
+            std::future::pending().await
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_batch_that_the_function_refuses_closes_the_gate_for_no_other_while_the_function_runs() {
-        let gate = Gate::default();
-        gate.heed(&Outcome::Success);
-        gate.heed(&Outcome::NotUsable { reason: "422".into() });
-        let started = Instant::now();
-        gate.pass().await;
-        assert_eq!(started.elapsed(), Duration::ZERO);
-
-        tokio::time::sleep(PROBE_INTERVAL).await;
-        gate.heed(&Outcome::NotUsable { reason: "404".into() });
-        gate.heed(&Outcome::Unavailable { reason: "502".into(), retry_after: None });
-        gate.pass().await;
-        assert_eq!(started.elapsed(), PROBE_INTERVAL * 2, "nothing has run for a minute");
+    async fn an_invocation_that_panics_or_is_given_up_leaves_its_place_and_does_not_count_as_running() {
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let of_mapping = metrics.mapping(&crate::testing::mapping());
+        let timeout = Duration::from_secs(60);
+        let function = Arc::new(Function::new("function".into(), timeout, Some(1), Arc::new(Unsteady), &metrics));
+        for (event, panics) in [("{", true), ("{}", false)] {
+            let (function, of_mapping) = (function.clone(), of_mapping.clone());
+            let running = function.metrics.concurrent_executions.clone();
+            let invocation = tokio::spawn(async move {
+                let slot = function.admit(Uuid::nil(), &of_mapping).await;
+                function.invoke(slot, bytes::Bytes::from(event).into(), &of_mapping).await
+            });
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(running.get(), i64::from(!panics));
+            invocation.abort();
+            assert_eq!(invocation.await.unwrap_err().is_panic(), panics);
+            assert_eq!(running.get(), 0);
+        }
+        assert!(function.places.clone().try_take(Uuid::nil()).is_ok());
+        assert_eq!(of_mapping.throttles.get(), 0);
     }
 }

@@ -13,6 +13,7 @@ pub mod event;
 mod failures;
 pub mod filter;
 pub mod function;
+mod gate;
 mod groups;
 pub mod invoker;
 pub mod json;

@@ -16,7 +16,7 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 /// No delay is longer, unless the function's side asks for it.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// What a `Retry-After` may ask for at the most.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(900);
+pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(900);
 
 /// What happens to a batch next.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -218,7 +218,7 @@ impl HttpInvoker {
         if speaks_no_http(error) {
             let reason = format!("{} does not speak HTTP ({cause}); check scheme and port", self.endpoint);
             Outcome::NotUsable { reason }
-        } else if progress.is_complete() && !was_refused(error) {
+        } else if progress.is_complete() && !was_refused(error) && !refuses_certificate(&cause) {
             connection_lost(format!("the connection was lost before an answer came: {cause}"))
         } else {
             self.unavailable(&cause)
@@ -389,6 +389,22 @@ fn was_refused(error: &reqwest::Error) -> bool {
     chain(error)
         .filter_map(|error| error.downcast_ref::<io::Error>())
         .any(|error| matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe))
+}
+
+/// With TLS 1.3 a client may send before the server has judged its certificate. A server that then says one of these
+/// (RFC 8446, section 6.2) has read nothing of it.
+fn refuses_certificate(cause: &str) -> bool {
+    const ALERTS: [&str; 8] = [
+        "certificate required",
+        "bad certificate",
+        "unsupported certificate",
+        "certificate revoked",
+        "certificate expired",
+        "certificate unknown",
+        "unknown ca",
+        "access denied",
+    ];
+    cause.split_once(" alert ").is_some_and(|(_, alert)| ALERTS.iter().any(|known| alert.starts_with(known)))
 }
 
 fn speaks_no_http(error: &reqwest::Error) -> bool {

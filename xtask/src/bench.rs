@@ -7,6 +7,7 @@ mod activemq;
 mod consumers;
 mod idle;
 mod instructions;
+mod invoke;
 mod lab;
 mod latency;
 mod rabbitmq;
@@ -37,6 +38,8 @@ enum Name {
     Idle,
     /// The way from the broker to the function at 1,000 messages per second
     Latency,
+    /// Invocations of processes and over HTTP, beside the least that a server can do
+    Invoke,
     /// Turning one message into its part of the event
     Encode,
     /// Reading one OpenWire frame
@@ -51,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(Name::Instructions) => instructions::run(),
         Some(Name::Idle) => idle::run(),
         Some(Name::Latency) => latency::run(),
+        Some(Name::Invoke) => invoke::run(),
         Some(Name::Encode) => criterion("encode"),
         Some(Name::Decode) => criterion("decode"),
         None => Ok(Menu::command().print_help()?),

@@ -3,7 +3,8 @@
 mod activemq;
 mod rabbitmq;
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -12,11 +13,15 @@ use clap::Args;
 use crate::brokers::{Kind, PrivateNode, Settings};
 use crate::interrupt::Interrupt;
 use crate::packages;
-use crate::services::{self, Configuration, Esm, Function, Programs};
+use crate::python;
+use crate::services::{self, Configuration, Esm, Programs};
 use crate::wait;
 
 /// Retries included, everything here is over within seconds on a quiet machine.
 const LIMIT: Duration = Duration::from_mins(2);
+
+/// The function's source.
+const FUNCTION: &str = include_str!("../assets/function.py");
 
 /// What is worth showing of the metrics page.
 const METRICS: [&str; 7] = [
@@ -42,16 +47,19 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let kinds = arguments.broker.map_or_else(|| vec![Kind::Rabbitmq, Kind::Activemq], |kind| vec![kind]);
     packages::ensure(&packages::BUILD)?;
+    packages::ensure(&packages::PYTHON)?;
     for kind in &kinds {
         packages::ensure(kind.packages())?;
     }
-    say("Building esm, a sample function and programs that send messages.");
+    say("Building esm and programs that send messages; making a Python with AWS's runtime client and Powertools.");
     let programs = Programs::build("debug", &[])?;
     let interrupt = Interrupt::hold()?;
+    let python = python::for_functions()?;
     for (place, kind) in kinds.iter().enumerate() {
         let stays = !arguments.once && place == kinds.len() - 1;
         let folder = tempfile::Builder::new().prefix("esm-demo-").tempdir()?;
-        Stage { programs: &programs, folder: folder.path(), interrupt: &interrupt }.show(*kind, stays)?;
+        let stage = Stage { programs: &programs, python: &python, folder: folder.path(), interrupt: &interrupt };
+        stage.show(*kind, stays)?;
     }
     Ok(())
 }
@@ -81,6 +89,7 @@ trait Scene {
 /// Where a scene plays.
 struct Stage<'a> {
     programs: &'a Programs,
+    python: &'a Path,
     folder: &'a Path,
     interrupt: &'a Interrupt,
 }
@@ -97,12 +106,13 @@ impl Stage<'_> {
             Kind::Activemq => Box::new(activemq::Show::open(self, &node)?),
         };
         scene.prepare()?;
-        say("A sample function listens behind a Lambda-compatible URL. It will fail its first invocation on purpose.");
-        let function = Function::start(self.programs, &["--fail-first", "1"], self.interrupt)?;
+        say("The function is a Lambda handler in Python. It will fail its first invocation on purpose.");
+        let file = self.write_function()?;
+        println!("{}:\n\n{FUNCTION}", file.display());
 
         let queue = scene.queue();
         let mapping = services::mapping(queue, "batch_size = 5\nmaximum_batching_window_in_seconds = 1\n");
-        let configuration = Configuration::new(&node.source(), &function.url(), &[mapping]);
+        let configuration = Configuration::new(&node.source(), &self.backend(&file), &[mapping]);
         say(&format!("esm gets this configuration, and begins to read the queue `{queue}`:"));
         println!("{}", configuration.text);
         let mut esm = Esm::start(self.programs, self.folder, &configuration)?;
@@ -110,16 +120,16 @@ impl Stage<'_> {
 
         say(&format!(
             "{}\nesm makes batches of up to five and invokes the function with each. The first invocation fails, so \
-             that batch comes again after a second, marked as such:",
+             that batch comes again after a second, marked as such. esm logs what the function prints:",
             scene.announcement()
         ));
         scene.send()?;
-        self.wait_for_arrival(&mut esm, &function, scene.messages())?;
+        self.wait_for_arrival(&mut esm, scene.messages())?;
 
         say("Every message has arrived, and only then left the broker. esm's metrics say so too:");
         show_metrics(&esm)?;
         if stays {
-            self.wait_for_end(&esm, &scene.hints()?)?;
+            self.wait_for_end(&mut esm, &scene.hints()?)?;
         }
         esm.stop()?;
         say("esm has stopped. The broker is asked for whatever is left in the queue, and answers:");
@@ -130,21 +140,47 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn wait_for_arrival(&self, esm: &mut Esm, function: &Function, messages: u64) -> Result<()> {
-        esm.wait_for("every message to arrive", LIMIT, self.interrupt, |esm| {
-            let deleted = services::metric(&esm.page("/metrics")?, "esm_deleted_events_total");
-            Ok(function.messages()? >= messages && deleted >= messages as f64)
-        })
+    fn write_function(&self) -> Result<PathBuf> {
+        let file = self.folder.join("function.py");
+        fs::write(&file, FUNCTION)?;
+        Ok(file)
     }
 
-    fn wait_for_end(&self, esm: &Esm, hints: &str) -> Result<()> {
+    /// The line that says how the function is run.
+    fn backend(&self, file: &Path) -> String {
+        let (python, dir) = (self.python.display(), file.parent().unwrap_or(self.folder).display());
+        format!(r#"process = {{ command = ["{python}", "-m", "awslambdaric", "function.handle"], dir = "{dir}" }}"#)
+    }
+
+    fn wait_for_arrival(&self, esm: &mut Esm, messages: u64) -> Result<()> {
+        let expected = [("esm_deleted_events_total", messages), ("esm_errors_total", 1)];
+        let waited = esm.wait_for("every message to arrive", LIMIT, self.interrupt, |esm| {
+            show_printed(esm)?;
+            let page = esm.page("/metrics")?;
+            Ok(expected.iter().all(|(name, least)| services::metric(&page, name) >= *least as f64))
+        });
+        show_printed(esm)?;
+        waited
+    }
+
+    fn wait_for_end(&self, esm: &mut Esm, hints: &str) -> Result<()> {
         say(&format!(
             "All of this keeps running until you press Ctrl-C. Look around, or send more:\n  \
              metrics: http://127.0.0.1:{}/metrics\n{hints}",
             esm.port(),
         ));
-        wait::until("Ctrl-C", Duration::MAX, || Ok(self.interrupt.asked()))
+        wait::until("Ctrl-C", Duration::MAX, || {
+            show_printed(esm)?;
+            Ok(self.interrupt.asked())
+        })
     }
+}
+
+fn show_printed(esm: &mut Esm) -> Result<()> {
+    for line in esm.printed()? {
+        println!("  {line}");
+    }
+    Ok(())
 }
 
 fn show_metrics(esm: &Esm) -> Result<()> {

@@ -14,6 +14,7 @@ mod faults;
 mod http;
 mod interrupt;
 mod java;
+mod node;
 mod packages;
 mod ports;
 mod process;

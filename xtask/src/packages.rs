@@ -50,6 +50,18 @@ pub(crate) const PYTHON: [Need; 2] = [
     Need { package: "python3-venv", sign: Sign::PythonModule("ensurepip") },
 ];
 
+/// To compile AWS's runtime client for Node.js, with the libcurl that it brings.
+pub(crate) const NODE: [Need; 8] = [
+    Need { package: "nodejs", sign: Sign::Program("node") },
+    Need { package: "npm", sign: Sign::Program("npm") },
+    Need { package: "g++", sign: Sign::Program("g++") },
+    Need { package: "make", sign: Sign::Program("make") },
+    Need { package: "cmake", sign: Sign::Program("cmake") },
+    Need { package: "autoconf", sign: Sign::Program("autoconf") },
+    Need { package: "automake", sign: Sign::Program("automake") },
+    Need { package: "libtool", sign: Sign::Program("libtoolize") },
+];
+
 /// To run private ActiveMQ nodes, and the tool in Java that sends to them and reads from them.
 pub(crate) const ACTIVEMQ: [Need; 4] = [
     Need { package: "openssl", sign: Sign::Program("openssl") },

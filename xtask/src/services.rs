@@ -84,6 +84,8 @@ pub(crate) struct Esm {
     running: Running,
     port: u16,
     log: PathBuf,
+    /// How much of the log was looked at for what functions print.
+    seen: usize,
 }
 
 impl Esm {
@@ -105,7 +107,7 @@ impl Esm {
             .env(PASSWORD, configuration.password)
             .stdout(output.try_clone()?)
             .stderr(output);
-        Ok(Self { running: Running::start("esm", &mut command)?, port, log })
+        Ok(Self { running: Running::start("esm", &mut command)?, port, log, seen: 0 })
     }
 
     /// Waits until it reads its queues.
@@ -119,7 +121,7 @@ impl Esm {
         what: &str,
         limit: Duration,
         interrupt: &Interrupt,
-        mut ready: impl FnMut(&Self) -> Result<bool>,
+        mut ready: impl FnMut(&mut Self) -> Result<bool>,
     ) -> Result<()> {
         let waited = wait::until(what, limit, || {
             interrupt.check()?;
@@ -127,6 +129,16 @@ impl Esm {
             ready(self)
         });
         waited.map_err(|error| anyhow!("{error:#}; the end of esm's log:\n{}", self.log_end()))
+    }
+
+    /// What functions in processes printed since this was asked last: `esm` logs it with their names.
+    pub(crate) fn printed(&mut self) -> Result<Vec<String>> {
+        let log = fs::read_to_string(&self.log)?;
+        let new = &log[self.seen..];
+        let new = &new[..new.rfind('\n').map_or(0, |end| end + 1)];
+        self.seen += new.len();
+        let events = new.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        Ok(events.filter_map(|event| printed_line(&event)).collect())
     }
 
     pub(crate) fn page(&self, path: &str) -> Result<String> {
@@ -154,6 +166,12 @@ impl Esm {
     }
 }
 
+fn printed_line(event: &Value) -> Option<String> {
+    // Lines that are not about an invocation are esm's own.
+    let is_printed = event["function"].is_string() && event["request_id"].is_string();
+    event["message"].as_str().filter(|_| is_printed).map(str::to_owned)
+}
+
 /// A configuration for `esm`: one broker, one function, and mappings between them.
 pub(crate) struct Configuration {
     pub(crate) text: String,
@@ -162,7 +180,8 @@ pub(crate) struct Configuration {
 }
 
 impl Configuration {
-    pub(crate) fn new(source: &Source, function_url: &str, mappings: &[String]) -> Self {
+    /// `backend` is the line that says how the function is reached.
+    pub(crate) fn new(source: &Source, backend: &str, mappings: &[String]) -> Self {
         let Source { engine, endpoint, username, password } = source;
         let mappings = mappings.join("\n");
         let text = format!(
@@ -175,7 +194,7 @@ username = "{username}"
 password = {{ env = "{PASSWORD}" }}
 
 [functions.sample]
-http = {{ url = "{function_url}" }}
+{backend}
 
 {mappings}"#
         );

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, PipeReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
@@ -19,6 +19,7 @@ use clap::Args;
 use crate::brokers::{Kind, PrivateNode, Settings};
 use crate::faults;
 use crate::interrupt::Interrupt;
+use crate::node;
 use crate::packages;
 use crate::process;
 use crate::python;
@@ -37,15 +38,22 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(&packages::BUILD)?;
     packages::ensure(&packages::PYTHON)?;
+    packages::ensure(&packages::NODE)?;
     for kind in KINDS {
         packages::ensure(kind.packages())?;
     }
     let interrupt = Interrupt::hold()?;
-    let python = python::with_packages()?;
+    let clients = Clients { python: python::for_tests()?, node_modules: node::modules_with_runtime_client()? };
     interrupt.check()?;
     let folder = tempfile::Builder::new().prefix("esm-test-").tempdir()?;
     let nodes = start(folder.path())?;
-    cargo_test(arguments, &nodes, &python, folder.path(), &interrupt)
+    cargo_test(arguments, &nodes, &clients, folder.path(), &interrupt)
+}
+
+/// Where AWS's runtime clients are that are not Rust's.
+struct Clients {
+    python: PathBuf,
+    node_modules: PathBuf,
 }
 
 const KINDS: [Kind; 2] = [Kind::Rabbitmq, Kind::Activemq];
@@ -67,7 +75,7 @@ fn start(folder: &Path) -> Result<Vec<PrivateNode>> {
 fn cargo_test(
     arguments: &Arguments,
     nodes: &[PrivateNode],
-    python: &Path,
+    clients: &Clients,
     folder: &Path,
     interrupt: &Interrupt,
 ) -> Result<()> {
@@ -76,7 +84,7 @@ fn cargo_test(
         command.envs(node.environment()?);
     }
     command.env("ESM_XTASK", env::current_exe()?).env("ESM_TEST_DIR", folder);
-    command.env("ESM_TEST_PYTHON", python);
+    command.env("ESM_TEST_PYTHON", &clients.python).env("ESM_TEST_NODE_MODULES", &clients.node_modules);
     if arguments.all {
         command.env("ESM_TEST_ALL", "1");
     }

@@ -145,6 +145,12 @@ impl<'a> Entry<'a> {
         if path.is_dir() { Ok(path) } else { Err(self.report(format_args!("`{}` is not a folder", path.display()))) }
     }
 
+    /// The path of a file or folder that exists, from the root on.
+    pub(super) fn existing_path(&self) -> Result<PathBuf, Reported> {
+        let path = self.context.folder.join(self.text()?);
+        path.canonicalize().map_err(|error| self.report(format_args!("cannot use `{}`: {error}", path.display())))
+    }
+
     /// The elements of a list. The environment separates them by commas, but for those within parentheses.
     pub(super) fn list(&self) -> Result<Vec<Entry<'a>>, Reported> {
         let origin = self.value.origin().map(String::from);

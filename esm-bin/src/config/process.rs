@@ -10,8 +10,8 @@ use std::{
 
 use esm_invoke::backend::Backend;
 
-use super::{Environment, entry::Entry, problem::Reported, secret, server::Identity};
-use crate::adapters::{self, ProcessFunction};
+use super::{Environment, entry::Entry, problem::Reported, secret, server::Identity, table::Table};
+use crate::adapters::{self, FileAccess, ProcessFunction};
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// What processes get of our own environment.
@@ -34,6 +34,7 @@ pub(super) fn read(
         let idle_timeout = table.optional("idle_timeout_in_seconds", |entry| entry.within(1..=86_400));
         let memory = table.optional("memory_in_mebibytes", |entry| entry.within(16..=1_048_576));
         let open_files = table.optional("open_files", |entry| entry.within(16..=1_048_576));
+        let file_access = table.optional("file_access", |entry| entry.table(file_access));
         let instances: u16 = instances?.unwrap_or(1);
         Ok(ProcessFunction {
             name: function.into(),
@@ -46,6 +47,7 @@ pub(super) fn read(
             idle_timeout: idle_timeout?.map_or(IDLE_TIMEOUT, Duration::from_secs),
             memory_in_mebibytes: memory?,
             open_files: open_files?,
+            file_access: file_access?,
         })
     })?;
     let instances = process.instances;
@@ -58,6 +60,12 @@ fn command(entry: &Entry<'_>) -> Result<Vec<String>, Reported> {
         Some(program) if !program.is_empty() => Ok(words),
         _ => Err(entry.report("must name a program, such as [\"python3\", \"-m\", \"awslambdaric\", \"app.handler\"]")),
     }
+}
+
+fn file_access(table: &mut Table<'_>) -> Result<FileAccess, Reported> {
+    let paths = |entry: &Entry<'_>| super::all(entry.list()?.iter().map(Entry::existing_path));
+    let (read, write) = (table.optional("read", paths), table.optional("write", paths));
+    Ok(FileAccess { read: read?.unwrap_or_default(), write: write?.unwrap_or_default() })
 }
 
 /// Functions see an absolute folder, as on Lambda.

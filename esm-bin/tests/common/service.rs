@@ -37,7 +37,8 @@ pub(crate) struct Config {
     pub(crate) broker: String,
     /// Who the secret `visitor` is; the password is the same word.
     pub(crate) visitor: String,
-    pub(crate) function_url: String,
+    /// How the function is reached: a line of `[functions.function]`.
+    backend: String,
     /// Further lines of `[functions.function]`.
     pub(crate) function: String,
     /// Further tables.
@@ -55,13 +56,17 @@ pub(crate) struct MappingConfig {
 
 impl Config {
     pub(crate) fn new<B: Broker>(broker: &B, function_url: &str) -> Self {
+        Self::with_backend(broker, format!("http = {{ url = {function_url:?} }}"))
+    }
+
+    pub(crate) fn with_backend<B: Broker>(broker: &B, backend: String) -> Self {
         Self {
             engine: B::ENGINE,
             administrator: B::ADMINISTRATOR,
             endpoints: vec![broker.endpoint()],
             broker: String::new(),
             visitor: "visitor".into(),
-            function_url: function_url.into(),
+            backend,
             function: String::new(),
             tables: String::new(),
             mappings: Vec::new(),
@@ -85,13 +90,13 @@ impl Config {
              [brokers.test]\nengine = {:?}\nendpoints = {:?}\n{}\n\
              [secrets.administrator]\nusername = {:?}\npassword = {{ env = \"ADMINISTRATOR_PASSWORD\" }}\n\
              [secrets.visitor]\nusername = {:?}\npassword = {{ env = \"VISITOR_PASSWORD\" }}\n\
-             [functions.function]\nhttp = {{ url = {:?} }}\n{}\n{}\n",
+             [functions.function]\n{}\n{}\n{}\n",
             self.engine,
             self.endpoints,
             self.broker,
             self.administrator,
             self.visitor,
-            self.function_url,
+            self.backend,
             self.function,
             self.tables
         );

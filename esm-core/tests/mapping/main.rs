@@ -215,6 +215,32 @@ async fn a_throttle_holds_the_batch_without_counting() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_function_that_is_away_is_not_hammered_by_many_batches_and_costs_them_no_attempt() {
+    let concurrent = Mapping { maximum_concurrency: 50.try_into().unwrap(), ..batches_of(1) };
+    let back_at = Instant::now() + Duration::from_secs(1_800);
+    let mut bench = Bench::start_answering(MemoryQueue::new(), concurrent, move |_| {
+        let outcome = Outcome::Unavailable { reason: "refused".into(), retry_after: None };
+        at_once(if Instant::now() < back_at { outcome } else { Outcome::Success })
+    });
+    bench.queue.publish(1..=50);
+
+    sleep(Duration::from_secs(90)).await;
+    let begun = bench.invocations_so_far();
+    assert!((5..=50 + 7).contains(&begun.len()), "those that were under way, and probes: {}", begun.len());
+    assert!(bench.status().last_processing_result.starts_with("PROBLEM: function `function` cannot be reached"));
+    sleep(Duration::from_secs(1_500)).await;
+    let probes = bench.invocations_so_far();
+    assert!((22..=29).contains(&probes.len()), "one a minute: {}", probes.len());
+    sleep(Duration::from_secs(600)).await;
+
+    let last = bench.invocations_so_far();
+    assert_eq!(bench.queue.acked().len(), 50);
+    assert!(last.iter().all(|invocation| invocation.event.contains(r#""redelivered":false"#)));
+    assert_eq!(bench.metric("esm_invocations_total", None), 50.0);
+    assert_eq!(bench.metric("esm_errors_total", None), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_concurrency_1_nothing_of_a_new_session_is_invoked_before_the_old_invocation_ends() {
     let slow = (Duration::from_secs(300), Outcome::Success);
     let mut bench = Bench::start(batches_of(2), [slow]);

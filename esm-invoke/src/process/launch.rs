@@ -8,10 +8,13 @@ use std::{
     io,
     num::ParseIntError,
     os::unix::process::CommandExt as _,
+    path::PathBuf,
     process::{Command, ExitCode},
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit};
+
+use super::{FileAccess, confine::confine};
 
 /// As shells have it, for a command that cannot be run.
 const NOT_FOUND: u8 = 127;
@@ -26,6 +29,7 @@ pub(super) struct Launch {
     /// In bytes.
     pub(super) memory: Option<u64>,
     pub(super) open_files: Option<u64>,
+    pub(super) file_access: Option<FileAccess>,
     pub(super) command: Vec<OsString>,
 }
 
@@ -52,15 +56,20 @@ impl Launch {
     pub(super) fn to_arguments(&self) -> Vec<OsString> {
         let limit = |limit: Option<u64>| limit.map_or_else(|| NONE.into(), |limit| limit.to_string());
         let options = [self.parent.to_string(), limit(self.memory), limit(self.open_files)];
-        options.into_iter().map(OsString::from).chain(self.command.iter().cloned()).collect()
+        let options = options.into_iter().map(OsString::from);
+        options.chain(files(self.file_access.as_ref())).chain(self.command.iter().cloned()).collect()
     }
 
     fn from_arguments(mut arguments: impl Iterator<Item = OsString>) -> Option<Self> {
         let parent = arguments.next()?.to_str()?.parse().ok()?;
         let memory = limit(&arguments.next()?).ok()?;
         let open_files = limit(&arguments.next()?).ok()?;
+        let file_access = match paths(&mut arguments)? {
+            None => None,
+            Some(read) => Some(FileAccess { read, write: paths(&mut arguments)?? }),
+        };
         let command: Vec<OsString> = arguments.collect();
-        (!command.is_empty()).then_some(Self { parent, memory, open_files, command })
+        (!command.is_empty()).then_some(Self { parent, memory, open_files, file_access, command })
     }
 
     fn prepare(&self) -> io::Result<()> {
@@ -74,7 +83,8 @@ impl Launch {
         set(Resource::Core, Some(0))?;
         // Not the address space, of which some runtimes reserve far more than they use.
         set(Resource::Data, self.memory)?;
-        set(Resource::Nofile, self.open_files)
+        set(Resource::Nofile, self.open_files)?;
+        self.file_access.as_ref().map_or(Ok(()), confine)
     }
 
     fn exec(&self) -> io::Error {
@@ -83,6 +93,23 @@ impl Launch {
         };
         Command::new(program).args(arguments).exec()
     }
+}
+
+/// Each list with its length before it.
+fn files(access: Option<&FileAccess>) -> Vec<OsString> {
+    let Some(FileAccess { read, write }) = access else { return vec![NONE.into()] };
+    let list = |paths: &[PathBuf]| {
+        let length = OsString::from(paths.len().to_string());
+        [length].into_iter().chain(paths.iter().map(OsString::from)).collect::<Vec<_>>()
+    };
+    [list(read), list(write)].concat()
+}
+
+/// The outer `None`: the arguments are not what [`files`] writes. The inner one: there is no list.
+fn paths(arguments: &mut impl Iterator<Item = OsString>) -> Option<Option<Vec<PathBuf>>> {
+    let Some(length) = limit(&arguments.next()?).ok()? else { return Some(None) };
+    let paths: Vec<PathBuf> = arguments.take(usize::try_from(length).ok()?).map(PathBuf::from).collect();
+    (paths.len() as u64 == length).then_some(Some(paths))
 }
 
 fn limit(text: &OsStr) -> Result<Option<u64>, ParseIntError> {
@@ -105,16 +132,29 @@ mod tests {
 
     #[test]
     fn what_is_written_for_the_launcher_is_what_it_reads() {
-        for (memory, open_files) in [(None, None), (Some(1), None), (None, Some(2))] {
+        let access = FileAccess { read: vec!["/usr".into(), "-".into()], write: vec!["3".into()] };
+        let nothing = FileAccess::default();
+        for (memory, open_files, file_access) in
+            [(None, None, None), (Some(1), None, Some(access)), (None, Some(2), Some(nothing))]
+        {
             let command = ["-".into(), "--x".into(), OsString::new()].to_vec();
-            let launch = Launch { parent: 7, memory, open_files, command };
+            let launch = Launch { parent: 7, memory, open_files, file_access, command };
             assert_eq!(Launch::from_arguments(launch.to_arguments().into_iter()), Some(launch));
         }
     }
 
     #[test]
     fn other_arguments_start_nothing() {
-        for arguments in [&[][..], &["7"], &["7", "-", "-"], &["x", "-", "-", "true"], &["7", "", "-", "true"]] {
+        for arguments in [
+            &[][..],
+            &["7"],
+            &["7", "-", "-", "-"],
+            &["x", "-", "-", "-", "true"],
+            &["7", "", "-", "-", "true"],
+            &["7", "-", "-", "2", "/usr"],
+            &["7", "-", "-", "1", "/usr", "-", "true"],
+            &["7", "-", "-", "99999999999", "/usr", "0", "true"],
+        ] {
             assert_eq!(Launch::from_arguments(arguments.iter().map(OsString::from)), None, "{arguments:?}");
         }
     }

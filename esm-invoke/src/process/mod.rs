@@ -10,9 +10,10 @@
 //! Reading order: `pool` (an invocation from start to end), `instance` (one process and what it was
 //! given), `runtime_api` (how it speaks to us) with `peer` (that it is really the one that speaks),
 //! `child` (starting, ending, noticing an end), `launch` (the last steps before a process becomes the
-//! function), `output` (what it prints), `failure` (how its failures are told).
+//! function) with `confine` (files that it may use), `output` (what it prints), `failure` (how its failures are told).
 
 mod child;
+mod confine;
 mod failure;
 mod instance;
 mod launch;
@@ -72,8 +73,19 @@ pub struct ProcessSettings {
     pub memory_in_mebibytes: Option<u32>,
     /// How many files a process may have open; `None` leaves the limit as it is.
     pub open_files: Option<u64>,
+    /// Which files a process may use; `None` sets no limit.
+    pub file_access: Option<FileAccess>,
     /// The command that calls [`launch`] with the arguments that are appended to it.
     pub launcher: Vec<OsString>,
+}
+
+/// The files that a process may use: these, what is beneath them, and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileAccess {
+    /// To read and to execute.
+    pub read: Vec<PathBuf>,
+    /// To do anything with.
+    pub write: Vec<PathBuf>,
 }
 
 /// Invokes a function in processes that it starts and ends. Dropping it ends them.

@@ -139,6 +139,7 @@ impl Pool {
             parent: i32::try_from(std::process::id()).unwrap_or_default(),
             memory: settings.memory_in_mebibytes.map(|mebibytes| u64::from(mebibytes) * MEBIBYTE),
             open_files: settings.open_files,
+            file_access: settings.file_access.clone(),
             command: settings.command.clone(),
         };
         let (launcher, arguments) = match settings.launcher.split_first() {

@@ -28,8 +28,8 @@ pub(crate) struct Client {
     pub(crate) missing: Vec<OsString>,
     /// Whether the client tells us why it cannot start.
     pub(crate) posts_init_errors: bool,
-    /// Whether errors have a stack trace.
-    pub(crate) has_stack_traces: bool,
+    /// Where errors have a stack trace, if they have one.
+    pub(crate) stack_trace: Option<&'static str>,
 }
 
 impl Client {
@@ -39,7 +39,7 @@ impl Client {
             settings: settings(vec![example("bootstrap")]),
             missing: vec!["./absent".into()],
             posts_init_errors: false,
-            has_stack_traces: false,
+            stack_trace: None,
         }
     }
 
@@ -51,7 +51,20 @@ impl Client {
             settings: settings(command("function.handle")),
             missing: command("function.absent"),
             posts_init_errors: true,
-            has_stack_traces: true,
+            stack_trace: Some("stackTrace"),
+        }
+    }
+
+    /// `aws-lambda-ric` in the folder of node modules that `ESM_TEST_NODE_MODULES` names.
+    pub(crate) fn node() -> Self {
+        let modules = env::var_os("ESM_TEST_NODE_MODULES").expect("ESM_TEST_NODE_MODULES has aws-lambda-ric");
+        let client = PathBuf::from(modules).join("aws-lambda-ric/bin/index.mjs");
+        let command = |handler: &str| vec!["node".into(), client.clone().into(), handler.into()];
+        Self {
+            settings: settings(command("function.handle")),
+            missing: command("function.absent"),
+            posts_init_errors: true,
+            stack_trace: Some("trace"),
         }
     }
 
@@ -81,6 +94,7 @@ pub(crate) fn settings(command: Vec<OsString>) -> ProcessSettings {
         idle_timeout: LONG * 10,
         memory_in_mebibytes: None,
         open_files: None,
+        file_access: None,
         launcher: vec![example("launch")],
     }
 }

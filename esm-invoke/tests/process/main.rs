@@ -49,3 +49,4 @@ macro_rules! shows_all {
 
 shows_all!(rust, #[cfg(feature = "process")]);
 shows_all!(python, #[ignore = "needs awslambdaric"]);
+shows_all!(node, #[ignore = "needs aws-lambda-ric"]);

@@ -1,6 +1,6 @@
 //! What does not depend on the client: commands that are none, strangers, limits, and ends.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use esm_core::invoker::Outcome;
 use serde_json::json;
@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::bench::{Client, Function, lives, settings, until};
-use esm_invoke::process::{ProcessInvoker, ProcessSettings};
+use esm_invoke::process::{FileAccess, ProcessInvoker, ProcessSettings};
 
 fn shell(script: &str) -> ProcessSettings {
     settings(vec!["sh".into(), "-c".into(), script.into()])
@@ -56,6 +56,47 @@ async fn the_limits_reach_the_process() {
     (settings.memory_in_mebibytes, settings.open_files) = (Some(64), Some(50));
     let (reason, _) = start(settings).refusal().await;
     assert!(reason.ends_with("it printed last: 65536 | 50 | 0 | NoNewPrivs: 1"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_process_uses_the_files_that_it_may_use_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["read", "write", "other"] {
+        std::fs::create_dir(path(name)).unwrap();
+        std::fs::write(path(name).join("file"), name).unwrap();
+    }
+    std::fs::write(path("alone"), "alone").unwrap();
+    let script = "for name in read/file write/file other/file alone; do cat $name 2>&1; echo; done;
+        for name in read/new write/new other/new alone; do (echo new >$name) 2>/dev/null && echo written $name; done; exit 1";
+    let mut settings = shell(script);
+    settings.folder = folder.path().into();
+    let system = ["/usr", "/lib", "/lib64", "/bin"].map(PathBuf::from).into_iter().filter(|path| path.exists());
+    let read = system.chain([path("read"), path("alone")]).collect();
+    settings.file_access = Some(FileAccess { read, write: vec![path("write"), "/dev/null".into()] });
+
+    let (reason, _) = start(settings).refusal().await;
+
+    let printed = reason.split_once("printed last: ").unwrap().1;
+    assert_eq!(printed, "read | write | cat: other/file: Permission denied | alone | written write/new");
+    assert_eq!(std::fs::read_to_string(path("alone")).unwrap(), "alone");
+}
+
+#[tokio::test]
+async fn a_client_runs_with_the_files_that_it_needs() {
+    let mut client = Client::rust();
+    let system = ["/usr", "/lib", "/lib64", "/etc"].map(PathBuf::from).into_iter().filter(|path| path.exists());
+    let program = PathBuf::from(client.settings.command[0].clone());
+    client.settings.file_access = Some(FileAccess { read: system.chain([program]).collect(), write: Vec::new() });
+    assert_eq!(client.start().result(json!({ "do": "echo", "value": 1 })).await, 1);
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_there_is_told_with_the_limit_that_names_it() {
+    let mut settings = shell("true");
+    settings.file_access = Some(FileAccess { read: vec!["/nonexistent".into()], write: Vec::new() });
+    let (reason, _) = start(settings).refusal().await;
+    assert!(reason.contains("file_access: `/nonexistent`: "), "{reason}");
 }
 
 #[tokio::test]

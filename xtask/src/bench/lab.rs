@@ -41,7 +41,7 @@ impl Lab {
     }
 
     pub(super) fn configuration(&self, function_url: &str, mappings: &[String]) -> Configuration {
-        Configuration::new(&self.node.source(), function_url, mappings)
+        Configuration::new(&self.node.source(), &format!("http = {{ url = \"{function_url}\" }}"), mappings)
     }
 }
 

@@ -314,6 +314,15 @@ fn a_functions_processes_need_a_command_and_keep_to_their_limits() {
     check(&with("idle_timeout_in_seconds = 0"), &[&key(".idle_timeout_in_seconds: must be from 1 to 86400")]);
     check(&with("memory_in_mebibytes = 8"), &[&key(".memory_in_mebibytes: must be from 16")]);
     check(&with("open_files = 4"), &[&key(".open_files: must be from 16")]);
+    check(&with(r#"file_access = { read = ["/usr"], write = ["/tmp"] }"#), &[]);
+    check(&with(r#"file_access = { read = "/usr" }"#), &[&key(".file_access.read: must be a list")]);
+    check(
+        &with(r#"file_access = { write = ["/tmp", "absent"], execute = [] }"#),
+        &[
+            &key(".file_access.write[1]: cannot use `/nonexistent/absent`: "),
+            &key(".file_access.execute: is not a known"),
+        ],
+    );
     check(&with("environment = { A = 1 }"), &[&key(".environment.A: must be a table, is a whole number")]);
     check(&with(r#"environment = { "A=B" = "c" }"#), &[&key(".environment.\"A=B\": is no name of a variable")]);
     check(&with("environment = { A = { env = \"ABSENT\" } }"), &[&key(".environment.A.env: the environment has no")]);
