@@ -1,0 +1,212 @@
+//! One mapping at work: deliveries become batches, batches are invoked until they are settled.
+//!
+//! [`Pipeline`] outlives connections, because an invocation may: it keeps its place among the
+//! batches in flight until it ends, and its result settles nothing of a later session.
+//!
+//! Reading order: this file (what outlives sessions), `run` (the loop of one session), `lease` (a
+//! batch from its first invocation until it is settled), `terms` (how much is borrowed).
+
+mod lease;
+mod run;
+mod terms;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use tokio::{
+    sync::watch,
+    task::{Id, JoinError, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use self::{
+    lease::Lease,
+    run::Run,
+    terms::{Caution, RecordSize},
+};
+use crate::{
+    batch::Batcher,
+    failures::Failures,
+    filter::Sieve,
+    function::Function,
+    groups::Groups,
+    mapping::Mapping,
+    metrics::MappingMetrics,
+    source::{Session, SourceError, Terms},
+    status::StatusWriter,
+};
+
+/// What a pipeline works with, whatever the session.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) mapping: Arc<Mapping>,
+    /// The mapping as it is wanted now: what differs is a setting, and never its function or its queue.
+    pub(crate) wanted: watch::Receiver<Arc<Mapping>>,
+    pub(crate) function: Arc<Function>,
+    pub(crate) metrics: Arc<MappingMetrics>,
+    pub(crate) status: StatusWriter,
+}
+
+/// Why a session ended.
+pub(crate) enum End {
+    /// As asked; everything is settled or handed back.
+    Drained,
+    /// In good order, because another prefetch fits what comes.
+    Outgrown,
+    /// The broker or the way to it failed; what was not settled goes back by itself.
+    Lost(SourceError),
+}
+
+pub(crate) struct Pipeline {
+    parts: Parts,
+    tasks: JoinSet<Finished>,
+    batches_in_flight: usize,
+    session_number: u64,
+    record_size: RecordSize,
+    caution: Caution,
+    groups: Groups,
+    failures: Arc<Failures>,
+}
+
+/// What a task did with the deliveries that it was given.
+#[derive(Clone, Copy, Debug, Default)]
+struct Finished {
+    session_number: u64,
+    was_batch: bool,
+    /// It acknowledged what no filter accepts, which counts nowhere else.
+    was_rejection: bool,
+    settled: usize,
+    parked: usize,
+}
+
+/// How a task has ended.
+type Ended = Result<(Id, Finished), JoinError>;
+
+impl Pipeline {
+    pub(crate) fn new(mut parts: Parts) -> Self {
+        parts.mapping = parts.wanted.borrow_and_update().clone();
+        Self {
+            parts,
+            tasks: JoinSet::new(),
+            batches_in_flight: 0,
+            session_number: 0,
+            record_size: RecordSize::default(),
+            caution: Caution::default(),
+            groups: Groups::default(),
+            failures: Arc::default(),
+        }
+    }
+
+    /// The mapping with the settings that the next batch gets.
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.parts.mapping
+    }
+
+    /// Takes over what is wanted now.
+    pub(crate) fn adopt_settings(&mut self) {
+        self.parts.mapping = self.parts.wanted.borrow_and_update().clone();
+    }
+
+    /// What the next session is to be opened with, by what was seen so far.
+    pub(crate) fn terms(&self, limit: u32) -> Terms {
+        let alone = self.caution.is_on();
+        let prefetch = if alone { 1 } else { self.parts.mapping.prefetch(limit, self.record_size.0) };
+        Terms { prefetch, alone }
+    }
+
+    /// Runs one session until it is lost, or until `drain` asks for its orderly end.
+    pub(crate) async fn run(
+        &mut self,
+        session: Session,
+        terms: Terms,
+        prefetch_limit: u32,
+        drain: &CancellationToken,
+    ) -> End {
+        self.session_number += 1;
+        let Session { deliveries, consumer, lost, trouble, envelope, prefetch, hold_limit, unique_ids } = session;
+        let lease = Arc::new(Lease {
+            parts: self.parts.clone(),
+            session_number: self.session_number,
+            consumer,
+            hold_limit,
+            failures: unique_ids.then(|| self.failures.clone()),
+            drain: drain.clone(),
+            retire: CancellationToken::new(),
+            over: CancellationToken::new(),
+            untold: Arc::default(),
+            parked_because: Arc::default(),
+            envelope,
+        });
+        let _over = lease.over.clone().drop_guard();
+        let batcher = Batcher::new(&self.parts.mapping, &lease.envelope);
+        let sieve = Sieve::new(self.parts.mapping.filter.clone());
+        // What waits for its group is of a session that has ended, and comes again.
+        drop(self.groups.take_waiting());
+        let mut run = Run {
+            pipeline: self,
+            lease,
+            deliveries,
+            lost,
+            trouble,
+            sieve,
+            set_aside: VecDeque::new(),
+            rejected: Vec::new(),
+            is_rejecting: false,
+            batcher,
+            prefetch: prefetch as usize,
+            terms,
+            prefetch_limit,
+            begun_at: Instant::now(),
+            changes_prefetch: false,
+            was_adjusted: false,
+            unsettled: 0,
+            parked: 0,
+        };
+        let end = run.run().await;
+        if let End::Lost(error) = &end {
+            if let SourceError::Unreadable { .. } = error {
+                run.pipeline.caution.begin(terms.prefetch);
+            }
+            // Whatever is left of it: a channel that is still open would keep what it lent.
+            run.lease.over.cancel();
+            run.lease.consumer.close().await;
+        }
+        end
+    }
+
+    /// Takes note of invocations that end while there is no session. Never returns.
+    pub(crate) async fn reap(&mut self) {
+        loop {
+            match self.tasks.join_next_with_id().await {
+                Some(result) => drop(self.note(result)),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits for the invocations that still run.
+    pub(crate) async fn finish(&mut self) {
+        while let Some(result) = self.tasks.join_next_with_id().await {
+            drop(self.note(result));
+        }
+    }
+
+    fn note(&mut self, result: Ended) -> Result<Finished, SourceError> {
+        self.groups.end(result.as_ref().map_or_else(JoinError::id, |(id, _)| *id));
+        let result = result.map(|(_, finished)| finished);
+        // A task that panicked was a batch's: nothing else can be in doubt.
+        let was_batch = result.as_ref().map_or(true, |finished| finished.was_batch);
+        if was_batch {
+            self.batches_in_flight = self.batches_in_flight.saturating_sub(1);
+            self.parts.metrics.in_flight_batches.dec();
+        }
+        result.map_err(|cause| {
+            error!(%cause, "a batch was given up by an internal error; its messages go back to the broker");
+            SourceError::Protocol {
+                broker: self.parts.mapping.event_source.clone(),
+                words: format!("the session was ended because of an internal error: {cause}"),
+            }
+        })
+    }
+}

@@ -1,0 +1,409 @@
+//! The loop of one session: takes what arrives, makes batches of it, and takes note of what became
+//! of them.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Duration, Instant, sleep_until, timeout},
+};
+use tracing::{Instrument, Span, error, info, warn};
+
+use super::{
+    End, Ended, Parts, Pipeline,
+    lease::{Lease, unusable},
+};
+use crate::{
+    batch::{Batch, Batcher, ClosedBy, Room},
+    event::EVENT_SIZE_LIMIT,
+    filter::Sieve,
+    groups::Groups,
+    mapping::Mapping,
+    metrics::DropReason,
+    source::{Arrival, Delivery, Receipt, SourceError, Terms, Unusable},
+};
+
+/// How long a session lasts at least before it gives way to one with a larger prefetch.
+const SETTLED_IN: Duration = Duration::from_secs(60);
+
+/// How long to wait for a session's own cause when something else says that it is lost.
+const CAUSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What wakes a session.
+enum Event {
+    Drain,
+    Finish(Ended),
+    Lose(SourceError),
+    Trouble,
+    Adjust,
+    Arrive(Arrival),
+    Window,
+}
+
+pub(super) struct Run<'a> {
+    pub(super) pipeline: &'a mut Pipeline,
+    pub(super) lease: Arc<Lease>,
+    pub(super) deliveries: mpsc::Receiver<Arrival>,
+    pub(super) lost: oneshot::Receiver<SourceError>,
+    pub(super) trouble: watch::Receiver<Option<SourceError>>,
+    pub(super) sieve: Sieve,
+    /// What was in no batch yet when the settings changed, in the broker's order; it comes before what arrives.
+    pub(super) set_aside: VecDeque<Delivery>,
+    /// Deliveries that no filter accepts, until they are acknowledged together.
+    pub(super) rejected: Vec<Receipt>,
+    /// Some are being acknowledged now; so further ones gather meanwhile.
+    pub(super) is_rejecting: bool,
+    pub(super) batcher: Batcher,
+    pub(super) prefetch: usize,
+    pub(super) terms: Terms,
+    pub(super) prefetch_limit: u32,
+    pub(super) begun_at: Instant,
+    /// Its prefetch was changed already: that needs no new session.
+    pub(super) changes_prefetch: bool,
+    /// The settings changed since the terms were looked at last.
+    pub(super) was_adjusted: bool,
+    /// Deliveries taken out of the channel and not yet settled, parked ones included. Those that no filter accepts
+    /// do not count: they are settled without delay, whatever waits.
+    pub(super) unsettled: usize,
+    pub(super) parked: usize,
+}
+
+impl Run<'_> {
+    pub(super) async fn run(&mut self) -> End {
+        loop {
+            match self.next_event().await {
+                Event::Drain => {
+                    self.retire().await;
+                    return End::Drained;
+                }
+                Event::Finish(result) => {
+                    if let Err(error) = self.finish(result) {
+                        return End::Lost(self.cause_of_loss(error).await);
+                    }
+                }
+                Event::Lose(error) => return End::Lost(error),
+                Event::Trouble => self.show_trouble(),
+                Event::Adjust => self.adjust(),
+                Event::Arrive(arrival) => self.take(arrival),
+                Event::Window => self.close(ClosedBy::Window),
+            }
+            if self.has_outgrown_its_terms() {
+                match self.change_prefetch().await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        info!(record_size = self.pipeline.record_size.0, "opening a session with another prefetch");
+                        self.retire().await;
+                        return End::Outgrown;
+                    }
+                    Err(error) => return End::Lost(error),
+                }
+            }
+        }
+    }
+
+    /// Changes the prefetch of the session that runs, if that can be done.
+    async fn change_prefetch(&mut self) -> Result<bool, SourceError> {
+        let terms = self.pipeline.terms(self.prefetch_limit);
+        if terms.alone != self.terms.alone || !self.lease.consumer.set_prefetch(terms.prefetch).await? {
+            return Ok(false);
+        }
+        info!(record_size = self.pipeline.record_size.0, prefetch = terms.prefetch, "changed the prefetch");
+        self.prefetch = terms.prefetch as usize;
+        self.terms = terms;
+        self.changes_prefetch = true;
+        self.take_released(); // as much as is parked, more may be taken now
+        Ok(true)
+    }
+
+    /// Whether half the prefetch would do, or twice as much be better. A new session hands back what
+    /// was not tried, which quorum queues count: so a wider one waits its time.
+    fn has_outgrown_its_terms(&mut self) -> bool {
+        let was_adjusted = std::mem::take(&mut self.was_adjusted);
+        let (now, better) = (self.terms.prefetch, self.pipeline.terms(self.prefetch_limit).prefetch);
+        let has_settled_in =
+            || self.terms.alone || self.changes_prefetch || was_adjusted || self.begun_at.elapsed() >= SETTLED_IN;
+        better.saturating_mul(2) < now || (better / 2 >= now && has_settled_in())
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let may_take = self.may_take();
+        let deadline = self.batcher.deadline();
+        let window = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased; // shed work before taking more
+            () = self.lease.drain.cancelled() => Event::Drain,
+            Some(result) = self.pipeline.tasks.join_next_with_id() => Event::Finish(result),
+            lost = &mut self.lost => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
+            Ok(()) = self.trouble.changed() => Event::Trouble,
+            Ok(()) = self.pipeline.parts.wanted.changed() => Event::Adjust,
+            // `None`: the reader has ended, and `lost` is about to say why.
+            Some(arrival) = self.deliveries.recv(), if may_take => Event::Arrive(arrival),
+            () = window, if may_take => Event::Window,
+        }
+    }
+
+    fn may_take(&self) -> bool {
+        let most = usize::from(self.lease.parts.mapping.maximum_concurrency.get());
+        self.pipeline.batches_in_flight < most && !self.is_clogged()
+    }
+
+    /// Parked messages may take half the prefetch; with more, too little would be left to work with.
+    fn is_clogged(&self) -> bool {
+        self.parked * 2 > self.prefetch
+    }
+
+    /// Takes what has arrived and what else is at hand.
+    fn take(&mut self, arrival: Arrival) {
+        let mut next = Some(arrival);
+        let mut taken = 0;
+        while let Some(arrival) = next {
+            taken += 1;
+            match arrival {
+                Arrival::Delivery(delivery) if !self.sieve.passes(&delivery.record) => {
+                    self.rejected.push(delivery.receipt);
+                }
+                Arrival::Delivery(delivery) => {
+                    self.unsettled += 1;
+                    self.offer(delivery);
+                }
+                Arrival::Unusable(unusable) => {
+                    self.unsettled += 1;
+                    self.give_up(unusable);
+                }
+            }
+            next = if self.may_take() { self.deliveries.try_recv().ok() } else { None };
+        }
+        self.lease.parts.metrics.polled.inc_by(taken);
+        if !self.is_rejecting {
+            self.reject();
+        }
+        self.close_without_credit();
+    }
+
+    /// Acknowledges what no filter accepts: all that has gathered, with one call.
+    fn reject(&mut self) {
+        let rejected = std::mem::take(&mut self.rejected);
+        if !rejected.is_empty() {
+            self.is_rejecting = true;
+            let task = self.lease.clone().reject(rejected).instrument(Span::current());
+            self.pipeline.tasks.spawn(task);
+        }
+    }
+
+    /// Puts a delivery into the open batch, unless its group has to wait.
+    fn offer(&mut self, delivery: Delivery) {
+        let Some(mut delivery) = self.pipeline.groups.admit(delivery) else { return };
+        if let Some(failures) = &self.lease.failures {
+            failures.recall(&mut delivery);
+        }
+        match self.batcher.make_room(delivery.record.size()) {
+            Room::There => self.push(delivery),
+            Room::Made(batch) => {
+                self.start(batch);
+                // The batch that made room may hold an earlier one of its group.
+                if let Some(delivery) = self.pipeline.groups.admit(delivery) {
+                    self.push(delivery);
+                }
+            }
+            Room::Nowhere => {
+                let size = delivery.record.size();
+                let cause = format!(
+                    "its record of {size} bytes is too large for an event, which has less than {EVENT_SIZE_LIMIT}"
+                );
+                self.give_up(unusable(&delivery, DropReason::TooLarge, cause));
+            }
+        }
+    }
+
+    fn push(&mut self, delivery: Delivery) {
+        if let Some(batch) = self.batcher.push(delivery) {
+            self.start(batch);
+        }
+    }
+
+    /// Goes on with other settings. Batches in flight end by those that they began with.
+    fn adjust(&mut self) {
+        self.pipeline.adopt_settings();
+        self.was_adjusted = true;
+        info!("the settings of the mapping have changed");
+        let mut waiting = self.batcher.abandon();
+        waiting.extend(self.pipeline.groups.take_waiting());
+        waiting.extend(self.set_aside.drain(..));
+        waiting.sort_unstable_by_key(|delivery| delivery.receipt);
+        self.lease = Arc::new(Lease { parts: self.pipeline.parts.clone(), ..Lease::clone(&self.lease) });
+        self.batcher = Batcher::new(self.pipeline.mapping(), &self.lease.envelope);
+        self.sieve = Sieve::new(self.pipeline.mapping().filter.clone());
+        for delivery in waiting {
+            if self.sieve.passes(&delivery.record) {
+                self.set_aside.push_back(delivery);
+            } else {
+                self.unsettled -= 1;
+                self.rejected.push(delivery.receipt);
+            }
+        }
+        if !self.is_rejecting {
+            self.reject();
+        }
+        self.take_released();
+    }
+
+    /// Takes what need not wait any more: for its group, or since the settings changed.
+    fn take_released(&mut self) {
+        while self.may_take()
+            && let Some(delivery) = self.pipeline.groups.next_released().or_else(|| self.set_aside.pop_front())
+        {
+            self.offer(delivery);
+        }
+        self.close_without_credit();
+    }
+
+    /// A batch never waits for what the broker cannot send.
+    fn close_without_credit(&mut self) {
+        if self.may_take() && self.unsettled >= self.prefetch {
+            self.close(ClosedBy::Credit);
+        }
+    }
+
+    fn close(&mut self, by: ClosedBy) {
+        if let Some(batch) = self.batcher.close(by) {
+            self.start(batch);
+        }
+    }
+
+    fn start(&mut self, batch: Batch) {
+        self.pipeline.record_size.observe(batch.bytes() / batch.len());
+        self.pipeline.batches_in_flight += 1;
+        self.lease.parts.metrics.in_flight_batches.inc();
+        let groups = Groups::of(&batch);
+        let task = self.lease.clone().process(batch).instrument(Span::current());
+        let id = self.pipeline.tasks.spawn(task).id();
+        self.pipeline.groups.begin(id, groups);
+    }
+
+    fn give_up(&mut self, unusable: Unusable) {
+        let task = self.lease.clone().give_up_alone(unusable).instrument(Span::current());
+        self.pipeline.tasks.spawn(task);
+    }
+
+    fn finish(&mut self, result: Ended) -> Result<(), SourceError> {
+        let finished = self.pipeline.note(result)?;
+        if let Some(error) = self.lease.untold.get() {
+            return Err(error.clone());
+        }
+        if finished.session_number != self.lease.session_number {
+            self.take_released();
+            return Ok(()); // its deliveries went back with its session
+        }
+        if finished.was_batch || finished.was_rejection {
+            self.pipeline.caution.reassure();
+        }
+        if finished.was_rejection {
+            self.is_rejecting = false;
+            self.reject();
+        }
+        self.unsettled -= finished.settled;
+        let was_clogged = self.is_clogged();
+        self.parked += finished.parked;
+        if self.is_clogged() && !was_clogged {
+            error!(
+                parked = self.parked,
+                prefetch = self.prefetch,
+                "the mapping is paused: messages that can never be processed take more than half the prefetch; mend what is said of each of them, or take them off the queue, and start esm again"
+            );
+        }
+        let Parts { metrics, status, .. } = &self.lease.parts;
+        metrics.parked.set(i64::try_from(self.parked).unwrap_or(i64::MAX));
+        if self.parked > 0 {
+            let paused = if self.is_clogged() {
+                "; the mapping is paused, since they take more than half the prefetch"
+            } else {
+                ""
+            };
+            let why = self.lease.parked_because.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            status.problem(&format!(
+                "{} messages can never be processed and are kept unacknowledged, the last one because {why}{paused}",
+                self.parked
+            ));
+        }
+        self.take_released();
+        Ok(())
+    }
+
+    /// The session's own cause, if it has one: what failed because of the loss may be noticed first.
+    async fn cause_of_loss(&mut self, error: SourceError) -> SourceError {
+        match timeout(CAUSE_PATIENCE, &mut self.lost).await {
+            Ok(Ok(cause)) => cause,
+            Ok(Err(_)) | Err(_) => error,
+        }
+    }
+
+    fn show_trouble(&mut self) {
+        let status = &self.lease.parts.status;
+        match &*self.trouble.borrow_and_update() {
+            Some(trouble) => {
+                warn!(error = %trouble, "the source is in trouble");
+                status.source_problem(trouble, true);
+            }
+            None => {
+                info!("the source is well again");
+                status.connected();
+            }
+        }
+    }
+
+    /// Ends the session in good order: nothing more is taken or retried, what runs is waited for.
+    async fn retire(&mut self) {
+        let consumer = self.lease.consumer.clone();
+        self.reject();
+        let cancelled = consumer.cancel().await;
+        self.lease.retire.cancel();
+        match cancelled {
+            Ok(()) => self.hand_back_untried().await,
+            Err(error) => warn!(%error, "could not stop deliveries in good order; the broker takes them back itself"),
+        }
+        self.pipeline.finish().await;
+        consumer.close().await;
+    }
+
+    async fn hand_back_untried(&mut self) {
+        let mut waiting = self.batcher.abandon();
+        waiting.extend(self.pipeline.groups.take_waiting());
+        waiting.extend(self.set_aside.drain(..));
+        let mut untried: Vec<Receipt> = waiting.iter().map(|delivery| delivery.receipt).collect();
+        while let Some(arrival) = self.deliveries.recv().await {
+            untried.push(match arrival {
+                Arrival::Delivery(delivery) => delivery.receipt,
+                Arrival::Unusable(unusable) => unusable.receipt,
+            });
+        }
+        untried.sort_unstable();
+        info!(
+            untried = untried.len(),
+            running = self.pipeline.batches_in_flight,
+            function = self.lease.parts.function.name,
+            "draining: what was not tried goes back, what runs is waited for"
+        );
+        self.lease.hand_back(&untried, false).await;
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.lease.parts.metrics.parked.set(0); // they went back with the session
+    }
+}
+
+fn lost_because(lost: Result<SourceError, oneshot::error::RecvError>, mapping: &Mapping) -> SourceError {
+    lost.unwrap_or_else(|_| SourceError::Protocol {
+        broker: mapping.event_source.clone(),
+        words: "the session ended without a cause".into(),
+    })
+}
