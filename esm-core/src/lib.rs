@@ -14,6 +14,7 @@ pub mod filter;
 pub mod function;
 mod groups;
 pub mod invoker;
+mod item_failures;
 pub mod json;
 pub mod mapping;
 pub mod metrics;

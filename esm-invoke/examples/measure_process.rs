@@ -79,10 +79,10 @@ async fn through_the_pool(event: &Bytes) -> Result<Measured, Box<dyn Error>> {
         launcher: vec![example("launch")?],
     });
     let mut invocations = 0;
-    assert_eq!(invoker.invoke(event.clone().into()).await, Outcome::Success);
+    assert_eq!(invoker.invoke(event.clone().into()).await.outcome, Outcome::Success);
     let (started, cpu) = (Instant::now(), cpu()?);
     while started.elapsed() < ROUND {
-        assert_eq!(invoker.invoke(event.clone().into()).await, Outcome::Success);
+        assert_eq!(invoker.invoke(event.clone().into()).await.outcome, Outcome::Success);
         invocations += 1;
     }
     measured(invocations, started, cpu)

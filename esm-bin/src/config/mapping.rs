@@ -31,13 +31,7 @@ const LONGEST_AMQP_NAME: usize = 255;
 const LONGEST_QUEUE_NAME: usize = 1_000;
 
 /// Keys of the format whose behaviour this build does not have.
-const LATER: &[&str] = &[
-    "function_response_types",
-    "bisect_batch_on_function_error",
-    "maximum_record_age_in_seconds",
-    "destination_config",
-    "metrics_config",
-];
+const LATER: &[&str] = &["maximum_record_age_in_seconds", "destination_config", "metrics_config"];
 
 /// A mapping and everything that it takes to run it.
 pub struct ConfiguredMapping {
@@ -71,7 +65,7 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
     route.check_hold(table, settings.window)?;
     let engine = route.broker.engine;
     settings.tags.suit(engine, |words| table.report_at("tags", words))?;
-    let source = (route.broker.sources)(route.queue_settings(&settings.tags));
+    let source = (route.broker.sources)(route.queue_settings(&settings));
     Ok(ConfiguredMapping {
         key: table.key().into(),
         enabled: enabled?.unwrap_or(true),
@@ -162,7 +156,8 @@ impl<'a> Route<'a> {
         )))
     }
 
-    fn queue_settings(&self, tags: &Tags) -> QueueSettings {
+    fn queue_settings(&self, settings: &Settings) -> QueueSettings {
+        let tags = &settings.tags;
         QueueSettings {
             virtual_host: self.virtual_host.clone().unwrap_or_default(),
             queue: self.queue.clone(),
@@ -172,6 +167,7 @@ impl<'a> Route<'a> {
             strict_consumers: tags.strict_consumers,
             unsigned_header_bytes: tags.unsigned_header_bytes,
             event_profile: tags.event_profile,
+            item_identifiers: settings.reports_item_failures,
             consumer_timeout: self.broker.consumer_timeout,
             dead_letter_queue: self.broker.dead_letter_queue.clone(),
         }
@@ -185,6 +181,8 @@ struct Settings {
     maximum_concurrency: Option<MaximumConcurrency>,
     /// -1: without end.
     maximum_retry_attempts: Option<i64>,
+    reports_item_failures: bool,
+    bisects: bool,
     tags: Tags,
     filter: Option<Arc<FilterCriteria>>,
 }
@@ -195,6 +193,8 @@ impl Settings {
         let window = table.optional("maximum_batching_window_in_seconds", Entry::number);
         let scaling = table.optional("scaling_config", |entry| entry.table(scaling_config));
         let retries = table.optional("maximum_retry_attempts", |entry| entry.within(-1..=10_000));
+        let response_types = table.optional("function_response_types", function_response_types);
+        let bisects = table.optional("bisect_batch_on_function_error", Entry::boolean);
         let filter = table.optional("filter_criteria", filter_criteria);
         let tags = table.optional("tags", tags::read);
         let (scaling, tags) = (scaling?, tags?.unwrap_or_default());
@@ -209,6 +209,8 @@ impl Settings {
             window: window?.unwrap_or_default(),
             maximum_concurrency: scaling.or(tags.maximum_concurrency),
             maximum_retry_attempts: retries?,
+            reports_item_failures: response_types?.unwrap_or(false),
+            bisects: bisects?.unwrap_or(false),
             filter: filter?.flatten(),
             tags,
         })
@@ -220,6 +222,8 @@ impl Settings {
             Engine::Activemq => RedeliveryPolicy::ACTIVEMQ,
             Engine::Rabbitmq => RedeliveryPolicy::RABBITMQ,
         };
+        let (reports_item_failures, bisects) = (self.reports_item_failures, self.bisects);
+        let default = RedeliveryPolicy { reports_item_failures, bisects, ..default };
         let Some(attempts) = self.maximum_retry_attempts else { return Ok(default) };
         let maximum_redeliveries = u32::try_from(attempts).ok();
         if maximum_redeliveries.is_some() && engine == Engine::Rabbitmq && self.tags.dead_letter == DeadLetter::Park {
@@ -231,6 +235,18 @@ impl Settings {
         }
         Ok(RedeliveryPolicy { maximum_redeliveries, ..default })
     }
+}
+
+/// Whether the function names the messages that it failed with. AWS's list has one element at the most.
+fn function_response_types(entry: &Entry<'_>) -> Result<bool, Reported> {
+    let types = all(entry.list()?.iter().map(|element| match element.text()?.as_str() {
+        "ReportBatchItemFailures" => Ok(()),
+        _ => Err(element.report("must be \"ReportBatchItemFailures\"")),
+    }))?;
+    if types.len() > 1 {
+        return Err(entry.report(format_args!("must have one element at the most, has {}", types.len())));
+    }
+    Ok(!types.is_empty())
 }
 
 /// A list of patterns; an empty one filters nothing.

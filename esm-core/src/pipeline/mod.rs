@@ -10,9 +10,10 @@ mod lease;
 mod run;
 mod terms;
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize};
 
 use tokio::{
+    sync::{Semaphore, watch},
     task::{Id, JoinError, JoinSet},
     time::Instant,
 };
@@ -59,6 +60,8 @@ pub(crate) struct Pipeline {
     parts: Parts,
     tasks: JoinSet<Finished>,
     batches_in_flight: usize,
+    /// As many as batches may be in flight.
+    places: Arc<Semaphore>,
     session_number: u64,
     record_size: RecordSize,
     caution: Caution,
@@ -73,7 +76,6 @@ struct Finished {
     was_batch: bool,
     /// It acknowledged what no filter accepts, which counts nowhere else.
     was_rejection: bool,
-    settled: usize,
     parked: usize,
 }
 
@@ -82,7 +84,9 @@ type Ended = Result<(Id, Finished), JoinError>;
 
 impl Pipeline {
     pub(crate) fn new(parts: Parts) -> Self {
+        let places = Semaphore::new(parts.mapping.maximum_concurrency.get().into());
         Self {
+            places: Arc::new(places),
             parts,
             tasks: JoinSet::new(),
             batches_in_flight: 0,
@@ -122,6 +126,8 @@ impl Pipeline {
             over: CancellationToken::new(),
             untold: OnceLock::new(),
             parked_because: Mutex::default(),
+            unsettled: AtomicUsize::new(0),
+            resting: watch::Sender::new(0),
             envelope,
         });
         let _over = lease.over.clone().drop_guard();
@@ -130,6 +136,9 @@ impl Pipeline {
         // What waits for its group is of a session that has ended, and comes again.
         drop(self.groups.take_waiting());
         let mut run = Run {
+            places: self.places.clone(),
+            resting: lease.resting.subscribe(),
+            was_clogged: false,
             pipeline: self,
             lease,
             deliveries,
@@ -144,7 +153,6 @@ impl Pipeline {
             prefetch_limit,
             begun_at: Instant::now(),
             changes_prefetch: false,
-            unsettled: 0,
             parked: 0,
         };
         let end = run.run().await;

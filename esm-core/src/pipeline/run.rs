@@ -1,17 +1,17 @@
 //! The loop of one session: takes what arrives, makes batches of it, and takes note of what became
 //! of them.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, atomic::Ordering};
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::{Duration, Instant, sleep_until, timeout},
 };
 use tracing::{Instrument, Span, error, info, warn};
 
 use super::{
     End, Ended, Parts, Pipeline,
-    lease::{Lease, unusable},
+    lease::{Lease, Place, unusable},
 };
 use crate::{
     batch::{Batch, Batcher, ClosedBy, Room},
@@ -35,6 +35,10 @@ enum Event {
     Finish(Ended),
     Lose(SourceError),
     Trouble,
+    /// More or fewer messages wait to be retried.
+    Rest,
+    /// A place among the batches in flight.
+    Place,
     Arrive(Arrival),
     Window,
 }
@@ -57,10 +61,12 @@ pub(super) struct Run<'a> {
     pub(super) begun_at: Instant,
     /// Its prefetch was changed already: that needs no new session.
     pub(super) changes_prefetch: bool,
-    /// Deliveries taken out of the channel and not yet settled, parked ones included. Those that no filter accepts
-    /// do not count: they are settled without delay, whatever waits.
-    pub(super) unsettled: usize,
     pub(super) parked: usize,
+    pub(super) places: Arc<Semaphore>,
+    /// Messages that wait to be retried without a place.
+    pub(super) resting: watch::Receiver<usize>,
+    /// Whether so many waited that nothing more was taken.
+    pub(super) was_clogged: bool,
 }
 
 impl Run<'_> {
@@ -78,6 +84,8 @@ impl Run<'_> {
                 }
                 Event::Lose(error) => return End::Lost(error),
                 Event::Trouble => self.show_trouble(),
+                Event::Rest => self.heed_resting(),
+                Event::Place => self.take_released(),
                 Event::Arrive(arrival) => self.take(arrival),
                 Event::Window => self.close(ClosedBy::Window),
             }
@@ -118,7 +126,7 @@ impl Run<'_> {
     }
 
     async fn next_event(&mut self) -> Event {
-        let may_take = self.may_take();
+        let (has_place, may_take) = (self.has_place(), self.may_take());
         let deadline = self.batcher.deadline();
         let window = async {
             match deadline {
@@ -132,6 +140,8 @@ impl Run<'_> {
             Some(result) = self.pipeline.tasks.join_next_with_id() => Event::Finish(result),
             lost = &mut self.lost => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
             Ok(()) = self.trouble.changed() => Event::Trouble,
+            Ok(()) = self.resting.changed() => Event::Rest,
+            Ok(_) = self.places.acquire(), if !has_place => Event::Place,
             // `None`: the reader has ended, and `lost` is about to say why.
             Some(arrival) = self.deliveries.recv(), if may_take => Event::Arrive(arrival),
             () = window, if may_take => Event::Window,
@@ -139,13 +149,33 @@ impl Run<'_> {
     }
 
     fn may_take(&self) -> bool {
-        let most = usize::from(self.lease.parts.mapping.maximum_concurrency.get());
-        self.pipeline.batches_in_flight < most && !self.is_clogged()
+        self.has_place() && !self.is_clogged()
     }
 
-    /// Parked messages may take half the prefetch; with more, too little would be left to work with.
+    fn has_place(&self) -> bool {
+        self.places.available_permits() > 0
+    }
+
+    /// Messages that are parked or wait to be retried may take half the prefetch; with more, too little would be left
+    /// to work with.
     fn is_clogged(&self) -> bool {
-        self.parked * 2 > self.prefetch
+        (self.parked + *self.resting.borrow()) * 2 > self.prefetch
+    }
+
+    /// Takes note of how many messages wait to be retried.
+    fn heed_resting(&mut self) {
+        let resting = *self.resting.borrow_and_update();
+        let is_clogged = self.is_clogged();
+        if is_clogged && !self.was_clogged {
+            let problem = format!(
+                "the mapping is paused: {resting} messages wait to be retried, which is more than half of what the \
+                 broker lends"
+            );
+            self.lease.parts.status.problem(&problem);
+            warn!(prefetch = self.prefetch, problem, "nothing more is taken until some of them are processed");
+        }
+        self.was_clogged = is_clogged;
+        self.take_released();
     }
 
     /// Takes what has arrived and what else is at hand.
@@ -159,11 +189,11 @@ impl Run<'_> {
                     self.rejected.push(delivery.receipt);
                 }
                 Arrival::Delivery(delivery) => {
-                    self.unsettled += 1;
+                    self.lease.unsettled.fetch_add(1, Ordering::Relaxed);
                     self.offer(delivery);
                 }
                 Arrival::Unusable(unusable) => {
-                    self.unsettled += 1;
+                    self.lease.unsettled.fetch_add(1, Ordering::Relaxed);
                     self.give_up(unusable);
                 }
             }
@@ -229,7 +259,7 @@ impl Run<'_> {
 
     /// A batch never waits for what the broker cannot send.
     fn close_without_credit(&mut self) {
-        if self.may_take() && self.unsettled >= self.prefetch {
+        if self.may_take() && self.lease.unsettled.load(Ordering::Relaxed) >= self.prefetch {
             self.close(ClosedBy::Credit);
         }
     }
@@ -247,7 +277,7 @@ impl Run<'_> {
         // With one batch at a time there is nothing to keep apart.
         let is_alone = self.lease.parts.mapping.maximum_concurrency == MaximumConcurrency::ONE;
         let groups = if is_alone { Vec::new() } else { Groups::of(&batch) };
-        let task = self.lease.clone().process(batch).instrument(Span::current());
+        let task = self.lease.clone().process(batch, Place::new(&self.places)).instrument(Span::current());
         let id = self.pipeline.tasks.spawn(task).id();
         self.pipeline.groups.begin(id, groups);
     }
@@ -273,7 +303,6 @@ impl Run<'_> {
             self.is_rejecting = false;
             self.reject();
         }
-        self.unsettled -= finished.settled;
         let was_clogged = self.is_clogged();
         self.parked += finished.parked;
         if self.is_clogged() && !was_clogged {
