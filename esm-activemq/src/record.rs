@@ -70,6 +70,7 @@ pub struct Unfit {
 /// Encodes the messages of one queue.
 pub struct RecordEncoder {
     profile: EventProfile,
+    item_identifiers: bool,
     /// The record that is being written.
     record: Vec<u8>,
     /// Where finished records are kept.
@@ -81,7 +82,13 @@ pub struct RecordEncoder {
 impl RecordEncoder {
     /// Encodes in this spelling.
     pub fn new(profile: EventProfile) -> Self {
-        Self { profile, record: Vec::new(), buffer: BytesMut::new(), scratch: String::new() }
+        Self { profile, item_identifiers: false, record: Vec::new(), buffer: BytesMut::new(), scratch: String::new() }
+    }
+
+    /// Whether records carry `itemIdentifier`, by which the function names those that it failed with: the message id.
+    #[must_use]
+    pub fn with_item_identifiers(self, item_identifiers: bool) -> Self {
+        Self { item_identifiers, ..self }
     }
 
     /// What stands around the records of an event.
@@ -128,6 +135,11 @@ impl RecordEncoder {
         };
         put_properties(out, message, &mut self.scratch)
             .map_err(|error| unfit(&format!("its properties cannot be decoded: {error}")))?;
+        if self.item_identifiers {
+            out.put_slice(br#","itemIdentifier":""#);
+            out.extend_from_within(places.message_id.clone());
+            out.put_u8(b'"');
+        }
         out.put_u8(b'}');
         if out.len() >= EVENT_SIZE_LIMIT {
             let cause = format!("its record of {} bytes is too large for an event", out.len());

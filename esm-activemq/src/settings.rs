@@ -17,6 +17,8 @@ pub struct Settings {
     pub event_source_arn: String,
     /// The spelling of the event.
     pub profile: EventProfile,
+    /// Records carry `itemIdentifier`.
+    pub item_identifiers: bool,
     /// Where our own dead letters go: those that the broker would drop.
     pub dead_letter_queue: String,
 }

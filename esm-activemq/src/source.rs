@@ -42,7 +42,7 @@ impl Connect for ActiveMqSource {
     }
 
     async fn connect(&self, terms: Terms) -> Result<Session, SourceError> {
-        let Settings { queue, login, client_id, event_source_arn, profile, .. } = &self.settings;
+        let Settings { queue, login, client_id, event_source_arn, profile, item_identifiers, .. } = &self.settings;
         // A name stays taken for up to a minute after a connection was lost half-way.
         let client_id = format!("{client_id}-{:08x}", fastrand::u32(..));
         let (connection, place) = self.connections.connection(login, &client_id, terms.alone).await?;
@@ -56,7 +56,7 @@ impl Connect for ActiveMqSource {
         let waker = Arc::new(Notify::new());
         let lending = Arc::new(Mutex::new(Lending::new(prefetch, waker.clone())));
         let reader = Reader {
-            encoder: RecordEncoder::new(*profile),
+            encoder: RecordEncoder::new(*profile).with_item_identifiers(*item_identifiers),
             deliveries: Some(sender),
             lost: Some(lost_sender),
             lending: lending.clone(),

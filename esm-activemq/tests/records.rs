@@ -243,6 +243,19 @@ fn recorded_messages_become_records_or_say_why_not() {
 }
 
 #[test]
+fn a_record_carries_the_identifier_by_which_the_function_names_it_if_it_may() {
+    for profile in BOTH {
+        let record = RecordEncoder::new(profile).with_item_identifiers(true).record(&lent(Message::with_text("text")));
+        let event = event(&RecordEncoder::envelope(ARN), &[record.expect("becomes a record")]).to_bytes();
+        let event: Value = serde_json::from_slice(&event).expect("is JSON");
+        let record = &event["messages"][0];
+        assert!(record["messageID"].as_str().is_some_and(|id| id.starts_with(CONNECTION)));
+        assert_eq!(record["itemIdentifier"], record["messageID"]);
+        assert!(shown(profile, Message::with_text("text")).get("itemIdentifier").is_none());
+    }
+}
+
+#[test]
 fn redelivered_is_the_dispatch_counter_and_not_the_messages_own() {
     let dispatch = |of_dispatch, of_message| MessageDispatch {
         redelivery_counter: of_dispatch,

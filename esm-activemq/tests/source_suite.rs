@@ -34,6 +34,7 @@ impl ActiveMqQueue {
             client_id: "suite".into(),
             event_source_arn: "arn".into(),
             profile: EventProfile::Wire,
+            item_identifiers: false,
             dead_letter_queue: format!("DLQ.{queue}"),
         };
         let source = Arc::new(ActiveMqSource::new(connections, settings));

@@ -46,6 +46,8 @@ pub struct QueueSettings {
     pub unsigned_header_bytes: bool,
     /// In which of AWS's spellings an ActiveMQ event is written.
     pub event_profile: EventProfile,
+    /// Whether records carry `itemIdentifier`.
+    pub item_identifiers: bool,
     /// How long the broker lets a delivery be held.
     pub consumer_timeout: Option<Duration>,
     /// Where dead letters are published that the broker would drop.
@@ -88,6 +90,7 @@ fn activemq(
                 EventProfile::Documented => esm_activemq::EventProfile::Documented,
                 EventProfile::Wire => esm_activemq::EventProfile::Wire,
             },
+            item_identifiers: queue.item_identifiers,
             dead_letter_queue: queue.dead_letter_queue.unwrap_or_default(),
         };
         Ok(Arc::new(ActiveMqSource::new(connections.clone(), settings)))
@@ -130,6 +133,7 @@ fn rabbitmq(
             event_source_arn: queue.event_source_arn,
             strict_consumers: queue.strict_consumers,
             unsigned_header_bytes: queue.unsigned_header_bytes,
+            item_identifiers: queue.item_identifiers,
             consumer_timeout: queue.consumer_timeout.unwrap_or(Duration::MAX),
         };
         Ok(Arc::new(RabbitSource::new(connections.clone(), settings)))

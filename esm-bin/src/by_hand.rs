@@ -10,8 +10,10 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use clap::ValueEnum;
-use esm_core::event::{EVENT_SIZE_LIMIT, Event};
-use esm_invoke::backend::Reply;
+use esm_core::{
+    event::{EVENT_SIZE_LIMIT, Event},
+    invoker::Reply,
+};
 use serde::de::IgnoredAny;
 
 use crate::config::{Config, Function};
@@ -46,7 +48,7 @@ pub fn event(file: &Path) -> anyhow::Result<Event> {
 
 /// Invokes the function once, without counting or retrying, and ends what it started for that.
 pub async fn invoke(function: &Function, event: Event) -> Reply {
-    let reply = function.backend.call(event).await;
+    let reply = function.backend.invoke(event).await;
     function.backend.close().await;
     reply
 }

@@ -12,6 +12,10 @@ use crate::{
 
 const FAILING_BATCH: &str = "\
 a failing batch is retried until it succeeds or its messages expire; with 1 batch in flight it holds its queue meanwhile; \
+bisect_batch_on_function_error, function_response_types and maximum_retry_attempts change that";
+
+const FAILING_MESSAGE: &str = "\
+a message that fails is retried until it succeeds or expires; with 1 batch in flight it holds its queue meanwhile; \
 maximum_retry_attempts changes that";
 
 /// The plan of every mapping, then the warnings, line by line.
@@ -50,6 +54,12 @@ fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
     line("concurrency", concurrency(mapping.maximum_concurrency.get()));
     line("prefetch", format!("{} messages", mapping.prefetch(source.prefetch_limit(), 0)));
     line("retries", retries(mapping.redelivery));
+    if mapping.redelivery.reports_item_failures {
+        line("", "only what the function names in batchItemFailures; the rest of a batch is acknowledged".into());
+    }
+    if mapping.redelivery.bisects {
+        line("", "a batch that fails is halved at once, until what fails stands alone".into());
+    }
     if let Some(limit) = broker.consumer_timeout {
         line("", format!("handed back in time before the broker's consumer timeout of {limit:?}"));
     }
@@ -61,7 +71,8 @@ fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
         line("tag", format!("{key} = {value:?}"));
     }
     if mapping.redelivery.maximum_redeliveries.is_none() {
-        line("warning", FAILING_BATCH.into());
+        let words = if mapping.redelivery.isolates() { FAILING_MESSAGE } else { FAILING_BATCH };
+        line("warning", words.into());
     }
     lines
 }

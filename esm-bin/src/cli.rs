@@ -12,8 +12,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use esm_core::invoker::Outcome;
-use esm_invoke::backend::Reply;
+use esm_core::invoker::{Outcome, Reply};
 use tokio::runtime::Builder;
 use tracing::error;
 

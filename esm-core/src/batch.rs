@@ -63,8 +63,8 @@ impl Batch {
     }
 
     /// The deliveries, taken out.
-    pub(crate) fn into_deliveries(self) -> Vec<Delivery> {
-        self.deliveries
+    pub(crate) fn take_deliveries(&mut self) -> Vec<Delivery> {
+        std::mem::take(&mut self.deliveries)
     }
 
     /// The bytes of its records, each with its comma.
@@ -96,8 +96,29 @@ impl Batch {
     pub(crate) fn note_failure(&mut self) {
         for delivery in &mut self.deliveries {
             delivery.failed += 1;
-            delivery.record.mark_redelivered();
         }
+        self.mark_redelivered();
+    }
+
+    /// It is being invoked again, though nothing failed that it is to blame for.
+    pub(crate) fn mark_redelivered(&mut self) {
+        for delivery in &mut self.deliveries {
+            if !delivery.record.is_redelivered() {
+                delivery.record.mark_redelivered();
+            }
+        }
+    }
+
+    /// Takes out those for which `is_failed` is true, in order.
+    pub(crate) fn take_failed(&mut self, is_failed: &[bool]) -> Self {
+        let mut is_failed = is_failed.iter();
+        let failed = self.deliveries.extract_if(.., |_| is_failed.next().is_some_and(|failed| *failed)).collect();
+        Self { deliveries: failed, closed_by: self.closed_by }
+    }
+
+    /// Takes out those that the function must not be invoked with again, since it has failed with them so often.
+    pub(crate) fn take_spent(&mut self, is_spent: impl Fn(u32) -> bool) -> Vec<Delivery> {
+        self.deliveries.extract_if(.., |delivery| is_spent(delivery.failed)).collect()
     }
 
     /// Takes out what has expired by `now`.

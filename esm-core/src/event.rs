@@ -20,6 +20,7 @@ pub struct Record {
     redelivered_at: usize,
     message_id: Range<usize>,
     data: Range<usize>,
+    item_identifier: Range<usize>,
 }
 
 impl Record {
@@ -30,7 +31,13 @@ impl Record {
         debug_assert_eq!(json.first(), Some(&b','));
         debug_assert!(REDELIVERED.iter().any(|flag| json[redelivered_at..].starts_with(*flag)));
         debug_assert!(data.end == 0 || json[..data.start].ends_with(br#""data":""#) && json[data.end] == b'"');
-        Self { json, redelivered_at, message_id, data }
+        Self { json, redelivered_at, message_id, data, item_identifier: 0..0 }
+    }
+
+    /// The text by which the function names the record stands here, if it does not name it by its message id.
+    #[must_use]
+    pub fn with_item_identifier(self, item_identifier: Range<usize>) -> Self {
+        Self { item_identifier, ..self }
     }
 
     /// The size in an event, the comma included.
@@ -40,8 +47,16 @@ impl Record {
 
     /// The message's own id as it stands in the JSON, for logs.
     pub fn message_id(&self) -> Option<&str> {
-        let text = &self.json[self.message_id.clone()];
-        std::str::from_utf8(text).ok().filter(|id| !id.is_empty())
+        self.text(&self.message_id)
+    }
+
+    /// The record's own `itemIdentifier`, as it stands in the JSON.
+    pub(crate) fn item_identifier(&self) -> Option<&str> {
+        self.text(&self.item_identifier)
+    }
+
+    fn text(&self, place: &Range<usize>) -> Option<&str> {
+        std::str::from_utf8(&self.json[place.clone()]).ok().filter(|text| !text.is_empty())
     }
 
     /// The record without its comma.

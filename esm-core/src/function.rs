@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::{
     event::Event,
     gate::{Gate, Pass},
-    invoker::{Invoke, Outcome},
+    invoker::{Invoke, Outcome, Reply},
     metrics::{FunctionMetrics, MappingMetrics, Metrics},
 };
 
@@ -67,9 +67,9 @@ impl Function {
     }
 
     /// Invokes the function once. Dropping the future gives the invocation up.
-    pub(crate) async fn invoke(&self, slot: Slot, event: Event, metrics: &MappingMetrics) -> Outcome {
-        let outcome = self.run(event).await;
-        match &outcome {
+    pub(crate) async fn invoke(&self, slot: Slot, event: Event, metrics: &MappingMetrics) -> Reply {
+        let reply = self.run(event).await;
+        match &reply.outcome {
             Outcome::Success => metrics.invocations.inc(),
             Outcome::FunctionError { .. } => {
                 metrics.invocations.inc();
@@ -78,18 +78,18 @@ impl Function {
             Outcome::Throttled { .. } => metrics.throttles.inc(),
             Outcome::Unavailable { .. } | Outcome::TooLarge { .. } | Outcome::NotUsable { .. } => {}
         }
-        self.gate.heed(&outcome, slot.pass);
-        outcome
+        self.gate.heed(&reply.outcome, slot.pass);
+        reply
     }
 
-    async fn run(&self, event: Event) -> Outcome {
+    async fn run(&self, event: Event) -> Reply {
         let _executing = Executing::start(&self.metrics);
         let started = Instant::now();
-        let outcome = self.invoker.invoke(event).await;
-        if outcome.ran() {
+        let reply = self.invoker.invoke(event).await;
+        if reply.outcome.ran() {
             self.metrics.duration.observe(started.elapsed().as_secs_f64());
         }
-        outcome
+        reply
     }
 }
 
@@ -253,7 +253,7 @@ mod tests {
 
     #[async_trait::async_trait]
     impl Invoke for Unsteady {
-        async fn invoke(&self, event: Event) -> Outcome {
+        async fn invoke(&self, event: Event) -> Reply {
             assert!(event.size() > 1, "an internal error");
             std::future::pending().await
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::event::Event;
 
@@ -12,7 +13,22 @@ pub trait Invoke: Send + Sync {
     /// Sends the event and waits for the function's answer, for as long as the function's timeout
     /// allows. An implementation never retries by itself: what an outcome means is decided by the
     /// caller. Dropping the future gives the invocation up; the function may have run.
-    async fn invoke(&self, event: Event) -> Outcome;
+    async fn invoke(&self, event: Event) -> Reply;
+}
+
+/// An outcome together with the words it was told in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// What became of the invocation.
+    pub outcome: Outcome,
+    /// The function's result, or the JSON that says what went wrong; empty if there is neither.
+    pub body: Bytes,
+}
+
+impl From<Outcome> for Reply {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, body: Bytes::new() }
+    }
 }
 
 /// What became of one invocation.

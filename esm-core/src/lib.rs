@@ -16,6 +16,7 @@ pub mod function;
 mod gate;
 mod groups;
 pub mod invoker;
+mod item_failures;
 pub mod json;
 pub mod mapping;
 pub mod metrics;

@@ -55,6 +55,18 @@ pub struct RedeliveryPolicy {
     pub maximum_redeliveries: Option<u32>,
     /// The time before each.
     pub delay: RedeliveryDelay,
+    /// `FunctionResponseTypes` has `ReportBatchItemFailures`: the function names the messages that it failed with, and
+    /// the others are done.
+    pub reports_item_failures: bool,
+    /// `BisectBatchOnFunctionError`: a batch of several that fails is halved at once, until what fails stands alone.
+    pub bisects: bool,
+}
+
+impl RedeliveryPolicy {
+    /// Whether a message that fails is told from its neighbours, so that others need not wait for it.
+    pub fn isolates(&self) -> bool {
+        self.bisects || self.reports_item_failures
+    }
 }
 
 /// The time before a redelivery.
@@ -68,9 +80,15 @@ pub enum RedeliveryDelay {
 
 impl RedeliveryPolicy {
     /// What AWS says of ActiveMQ: the JMS client's policy with 5 redeliveries.
-    pub const ACTIVEMQ: Self = Self { maximum_redeliveries: Some(5), delay: RedeliveryDelay::Fixed };
+    pub const ACTIVEMQ: Self = Self {
+        maximum_redeliveries: Some(5),
+        delay: RedeliveryDelay::Fixed,
+        reports_item_failures: false,
+        bisects: false,
+    };
     /// What AWS says of RabbitMQ: until success or expiry.
-    pub const RABBITMQ: Self = Self { maximum_redeliveries: None, delay: RedeliveryDelay::Exponential };
+    pub const RABBITMQ: Self =
+        Self { maximum_redeliveries: None, delay: RedeliveryDelay::Exponential, ..Self::ACTIVEMQ };
 }
 
 /// Where messages go that can never be processed.

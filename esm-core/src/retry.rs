@@ -55,6 +55,7 @@ impl Attempts {
                 self.held = 0;
                 // No message is given up because of its neighbours: the last delivery is halved until it stands alone.
                 match policy.maximum_redeliveries {
+                    _ if policy.bisects && part.records > 1 => Step::Halve,
                     Some(most) if part.failed >= most && part.records > 1 => Step::Halve,
                     Some(most) if part.failed >= most => Step::GiveUp(DropReason::Attempts),
                     _ => Step::Retry(redelivery_delay(policy.delay, part.failed + 1, jitter)),
@@ -72,7 +73,13 @@ impl Attempts {
     }
 }
 
-fn redelivery_delay(delay: RedeliveryDelay, redelivery: u32, jitter: f64) -> Duration {
+/// Whether a message that the function has failed with so often before, and has now named, must not be invoked again:
+/// it was told from its neighbours, so it need not stand alone for that.
+pub(crate) fn is_spent(failed: u32, policy: &RedeliveryPolicy) -> bool {
+    policy.maximum_redeliveries.is_some_and(|most| failed >= most)
+}
+
+pub(crate) fn redelivery_delay(delay: RedeliveryDelay, redelivery: u32, jitter: f64) -> Duration {
     match delay {
         RedeliveryDelay::Fixed => FIRST_DELAY,
         RedeliveryDelay::Exponential => backoff(redelivery, jitter),
@@ -149,6 +156,16 @@ mod tests {
         check(Some(5), 5, Step::GiveUp(DropReason::Attempts));
         check(Some(5), 9, Step::GiveUp(DropReason::Attempts));
         check(None, 1_000, retry(1));
+    }
+
+    #[test]
+    fn bisection_halves_at_once_and_counts_only_what_a_record_fails_alone() {
+        let policy = RedeliveryPolicy { bisects: true, maximum_redeliveries: Some(2), ..RedeliveryPolicy::RABBITMQ };
+        let step =
+            |records, failed| Attempts::default().decide(&function_error(), Part { records, failed }, &policy, 0.5);
+        assert_eq!(step(100, 0), Step::Halve);
+        assert_eq!(step(2, 9), Step::Halve);
+        assert_eq!([step(1, 0), step(1, 1), step(1, 2)], [retry(1), retry(2), Step::GiveUp(DropReason::Attempts)]);
     }
 
     #[test]

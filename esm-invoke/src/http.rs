@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use esm_core::{
     event::Event,
-    invoker::{Invoke, Outcome},
+    invoker::{Invoke, Outcome, Reply},
     tls::TlsMaterial,
 };
 use native_tls::{TlsConnector, TlsConnectorBuilder};
@@ -30,7 +30,7 @@ use reqwest::{
 
 use crate::{
     answer::{Answer, public},
-    backend::{Backend, Reply},
+    backend::Backend,
     body::{EventBody, Overdue, Progress},
     limits::{result_too_large, task_timed_out},
     members::for_log,
@@ -256,19 +256,15 @@ impl HttpInvoker {
 
 #[async_trait]
 impl Invoke for HttpInvoker {
-    async fn invoke(&self, event: Event) -> Outcome {
-        self.call(event).await.outcome
+    async fn invoke(&self, event: Event) -> Reply {
+        let signature = self.signer.as_ref().and_then(|signer| signature(signer, event.clone()));
+        let (body, progress) = EventBody::new(event);
+        self.exchange(self.request(body, signature), &progress).await
     }
 }
 
 #[async_trait]
 impl Backend for HttpInvoker {
-    async fn call(&self, event: Event) -> Reply {
-        let signature = self.signer.as_ref().and_then(|signer| signature(signer, event.clone()));
-        let (body, progress) = EventBody::new(event);
-        self.exchange(self.request(body, signature), &progress).await
-    }
-
     fn describe(&self) -> String {
         match self.protocol {
             Protocol::Lambda => format!("Lambda's Invoke API at {}", self.endpoint),

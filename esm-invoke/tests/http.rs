@@ -138,7 +138,7 @@ async fn a_webhook_gets_the_event_with_its_headers_login_and_signature() {
     settings.signing_key = Some("hunter2".into());
     let invoker = HttpInvoker::new(settings).unwrap();
 
-    assert_eq!(invoker.invoke(small()).await, Outcome::Success);
+    assert_eq!(invoker.invoke(small()).await.outcome, Outcome::Success);
 
     let (headers, body) = received.recv().await.unwrap();
     assert_eq!(body, small().to_bytes());
@@ -164,7 +164,7 @@ async fn the_event_goes_out_whole_and_with_its_length() {
     let invoker = invoker(serve(Router::new().route(path, post(function)).layer(limit)).await);
 
     for event in [small(), event(1000, 60), event(100, 1750), event(9, 5000), large()] {
-        assert_eq!(invoker.invoke(event.clone()).await, Outcome::Success);
+        assert_eq!(invoker.invoke(event.clone()).await.outcome, Outcome::Success);
         let (headers, body) = received.recv().await.unwrap();
         assert!(body == event.to_bytes());
         assert_eq!(headers[header::CONTENT_LENGTH], event.size().to_string());
@@ -189,7 +189,7 @@ async fn a_connection_carries_one_invocation_after_the_other() {
     let invoker = invoker(address);
 
     for _ in 0..5 {
-        assert_eq!(invoker.invoke(small()).await, Outcome::Success);
+        assert_eq!(invoker.invoke(small()).await.outcome, Outcome::Success);
     }
 
     assert_eq!(connections.load(Ordering::Relaxed), 1);
@@ -211,7 +211,7 @@ async fn a_kept_connection_that_the_server_closed_is_replaced_unnoticed() {
     }));
 
     for _ in 0..3 {
-        assert_eq!(invoker.invoke(small()).await, Outcome::Success);
+        assert_eq!(invoker.invoke(small()).await.outcome, Outcome::Success);
         noticed.recv().await.unwrap();
     }
 }
@@ -224,9 +224,9 @@ async fn a_kept_connection_that_closes_under_the_next_event_spends_no_attempt() 
         stream.peek(&mut [0]).await.unwrap();
     }));
 
-    assert_eq!(invoker.invoke(small()).await, Outcome::Success);
-    assert_unavailable(&invoker.invoke(small()).await, "Connection reset");
-    assert_eq!(invoker.invoke(small()).await, Outcome::Success);
+    assert_eq!(invoker.invoke(small()).await.outcome, Outcome::Success);
+    assert_unavailable(&invoker.invoke(small()).await.outcome, "Connection reset");
+    assert_eq!(invoker.invoke(small()).await.outcome, Outcome::Success);
 }
 
 #[tokio::test]
@@ -235,7 +235,7 @@ async fn a_server_that_dies_after_it_read_the_event_spends_an_attempt() {
         read_request(&mut stream).await;
     });
 
-    let outcome = invoker(address).invoke(event(100, 1750)).await;
+    let outcome = invoker(address).invoke(event(100, 1750)).await.outcome;
 
     assert_function_error(&outcome, "Runtime.ConnectionLost", "before an answer came");
 }
@@ -247,7 +247,7 @@ async fn a_server_that_dies_within_its_answer_spends_an_attempt() {
         stream.write_all(&NULL[..NULL.len() - 1]).await.unwrap();
     });
 
-    let outcome = invoker(address).invoke(small()).await;
+    let outcome = invoker(address).invoke(small()).await.outcome;
 
     assert_function_error(&outcome, "Runtime.ConnectionLost", "within the answer");
 }
@@ -258,7 +258,7 @@ async fn a_server_that_dies_while_it_reads_the_event_spends_no_attempt() {
         stream.read_exact(&mut [0; 1000]).await.unwrap();
     });
 
-    assert_unavailable(&invoker(address).invoke(large()).await, "cannot send to http://127.0.0.1:");
+    assert_unavailable(&invoker(address).invoke(large()).await.outcome, "cannot send to http://127.0.0.1:");
 }
 
 #[tokio::test]
@@ -269,7 +269,7 @@ async fn a_server_that_takes_nothing_of_the_event_spends_no_attempt() {
     }));
     settings.stall_timeout = SHORT;
 
-    let outcome = HttpInvoker::new(settings).unwrap().invoke(large()).await;
+    let outcome = HttpInvoker::new(settings).unwrap().invoke(large()).await.outcome;
 
     assert_unavailable(&outcome, "nothing of the event was taken for 0.1 seconds");
 }
@@ -280,7 +280,7 @@ async fn where_nobody_listens_no_attempt_is_spent() {
     let address = listener.local_addr().unwrap();
     drop(listener);
 
-    assert_unavailable(&invoker(address).invoke(small()).await, "Connection refused");
+    assert_unavailable(&invoker(address).invoke(small()).await.outcome, "Connection refused");
 }
 
 #[tokio::test]
@@ -293,7 +293,7 @@ async fn connecting_has_a_limit_of_its_own() {
     let mut settings = HttpSettings::new(format!("https://{address}/"), MINUTE);
     settings.connect_timeout = SHORT;
 
-    let outcome = HttpInvoker::new(settings).unwrap().invoke(small()).await;
+    let outcome = HttpInvoker::new(settings).unwrap().invoke(small()).await.outcome;
 
     assert_unavailable(&outcome, "timed out");
 }
@@ -305,7 +305,7 @@ async fn a_server_without_tls_spends_no_attempt() {
     });
     let settings = HttpSettings::new(format!("https://{address}/"), MINUTE);
 
-    assert_unavailable(&HttpInvoker::new(settings).unwrap().invoke(small()).await, "cannot send to https:");
+    assert_unavailable(&HttpInvoker::new(settings).unwrap().invoke(small()).await.outcome, "cannot send to https:");
 }
 
 #[tokio::test]
@@ -316,7 +316,7 @@ async fn a_function_that_never_answers_runs_out_of_time() {
     }));
     settings.timeout = Duration::from_millis(1250);
 
-    let outcome = HttpInvoker::new(settings).unwrap().invoke(small()).await;
+    let outcome = HttpInvoker::new(settings).unwrap().invoke(small()).await.outcome;
 
     assert_function_error(&outcome, "Sandbox.Timedout", "Task timed out after 1.25 seconds");
 }
@@ -332,7 +332,7 @@ async fn an_answer_that_does_not_end_is_judged_by_its_head_or_runs_out_of_time()
         }));
         settings.timeout = SHORT;
 
-        let outcome = HttpInvoker::new(settings).unwrap().invoke(small()).await;
+        let outcome = HttpInvoker::new(settings).unwrap().invoke(small()).await.outcome;
 
         if by_head {
             assert_unavailable(&outcome, "answered 503 Service Unavailable (null)");
@@ -354,7 +354,7 @@ async fn an_answer_before_the_event_was_read_is_taken_at_its_word() {
             tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.ok();
         });
 
-        let outcome = invoker(address).invoke(large()).await;
+        let outcome = invoker(address).invoke(large()).await.outcome;
 
         assert!(format!("{outcome:?}").starts_with(expected), "{outcome:?}");
     }
@@ -370,7 +370,7 @@ async fn a_redirect_is_named_and_not_followed() {
         .route("/elsewhere", post(async || "null"));
     let address = serve(router).await;
 
-    let outcome = invoker(address).invoke(small()).await;
+    let outcome = invoker(address).invoke(small()).await.outcome;
 
     assert_not_usable(&outcome, &format!("307 Temporary Redirect and points to http://{address}/elsewhere"));
 }
@@ -385,7 +385,7 @@ async fn secrets_of_the_url_are_sent_and_never_told() {
     let address = serve(router).await;
     let invoke = async |address| {
         let settings = HttpSettings::new(format!("http://user:password@{address}/f?code=key"), MINUTE);
-        HttpInvoker::new(settings).unwrap().invoke(small()).await
+        HttpInvoker::new(settings).unwrap().invoke(small()).await.outcome
     };
 
     assert_not_usable(&invoke(address).await, &format!("http://{address}/f answered 403 Forbidden;"));
@@ -403,7 +403,7 @@ async fn a_result_has_a_largest_size() {
         let body = format!("\"{}\"", "a".repeat(size - 2));
         let function = async move || body;
         let router = Router::new().fallback(post(function));
-        let outcome = invoker(serve(router).await).invoke(small()).await;
+        let outcome = invoker(serve(router).await).invoke(small()).await.outcome;
         if fits {
             assert_eq!(outcome, Outcome::Success);
         } else {
@@ -421,7 +421,7 @@ async fn of_an_endless_error_only_the_beginning_is_read() {
         while stream.write_all(&[b'a'; 4096]).await.is_ok() {}
     });
 
-    assert_unavailable(&invoker(address).invoke(small()).await, "500 Internal Server Error (aaaa");
+    assert_unavailable(&invoker(address).invoke(small()).await.outcome, "500 Internal Server Error (aaaa");
 }
 
 #[tokio::test]
@@ -432,7 +432,7 @@ async fn a_server_of_another_protocol_is_not_usable() {
             stream.write_all(words.as_bytes()).await.unwrap();
         });
 
-        assert_not_usable(&invoker(address).invoke(small()).await, "does not speak HTTP");
+        assert_not_usable(&invoker(address).invoke(small()).await.outcome, "does not speak HTTP");
     }
 }
 
@@ -446,7 +446,7 @@ async fn an_invocation_that_is_given_up_closes_its_connection() {
             events.send(read_request(&mut stream).await).await.unwrap();
         }
     }));
-    let invocation = tokio::spawn(async move { invoker.invoke(small()).await });
+    let invocation = tokio::spawn(async move { invoker.invoke(small()).await.outcome });
     assert_eq!(happened.recv().await, Some(true));
 
     invocation.abort();

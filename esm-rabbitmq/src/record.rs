@@ -45,13 +45,20 @@ pub enum HeaderBytes {
 pub struct RecordEncoder {
     header_bytes: HeaderBytes,
     strict_consumers: bool,
+    item_identifiers: bool,
     buffer: BytesMut,
 }
 
 impl RecordEncoder {
     /// With `strict_consumers`, `deliveryMode`, `priority` and `headers` are never null.
     pub fn new(header_bytes: HeaderBytes, strict_consumers: bool) -> Self {
-        Self { header_bytes, strict_consumers, buffer: BytesMut::new() }
+        Self { header_bytes, strict_consumers, item_identifiers: false, buffer: BytesMut::new() }
+    }
+
+    /// Whether records carry `itemIdentifier`, by which the function names those that it failed with: the delivery tag.
+    #[must_use]
+    pub fn with_item_identifiers(self, item_identifiers: bool) -> Self {
+        Self { item_identifiers, ..self }
     }
 
     /// What stands around the records of a queue's events.
@@ -103,8 +110,18 @@ impl RecordEncoder {
         let data_at = out.len();
         put_base64(out, &message.data);
         let data = data_at..out.len();
-        out.put_slice(br#""}"#);
+        out.put_u8(b'"');
+        let mut item_identifier = 0..0;
+        if self.item_identifiers {
+            out.put_slice(br#","itemIdentifier":""#);
+            let start = out.len();
+            put_integer(out, message.delivery_tag);
+            item_identifier = start..out.len();
+            out.put_u8(b'"');
+        }
+        out.put_u8(b'}');
         Record::new(self.buffer.split().freeze(), redelivered_at, message_id, data)
+            .with_item_identifier(item_identifier)
     }
 
     /// Makes room, so that a record is rarely moved while it grows, and a large one has a buffer

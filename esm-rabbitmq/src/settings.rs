@@ -101,6 +101,8 @@ pub struct Settings {
     pub strict_consumers: bool,
     /// The bytes of long strings and byte arrays are 0 to 255, not -128 to 127.
     pub unsigned_header_bytes: bool,
+    /// Records carry `itemIdentifier`.
+    pub item_identifiers: bool,
     /// The broker's `consumer_timeout`.
     pub consumer_timeout: Duration,
 }

@@ -101,7 +101,8 @@ impl Connect for RabbitSource {
         let encoder = RecordEncoder::new(
             if self.settings.unsigned_header_bytes { HeaderBytes::Unsigned } else { HeaderBytes::Signed },
             self.settings.strict_consumers,
-        );
+        )
+        .with_item_identifiers(self.settings.item_identifiers);
         let reader = Reader {
             messages,
             encoder,

@@ -178,6 +178,21 @@ fn every_property_has_its_place() {
 }
 
 #[test]
+fn a_record_carries_the_identifier_by_which_the_function_names_it_if_it_may() {
+    let mut encoder = RecordEncoder::new(HeaderBytes::Signed, false).with_item_identifiers(true);
+    let messages =
+        [7, 18_446_744_073_709_551_615].map(|tag| Delivery::mock(tag, "".into(), "".into(), false, b"body".to_vec()));
+    let event = encode(&mut encoder, &messages, "q", "/");
+    let event: Value = serde_json::from_slice(&event).expect("is JSON");
+    let records = &event["rmqMessagesByQueue"]["q::/"];
+    assert_eq!(records[0]["itemIdentifier"], "7");
+    assert_eq!(records[1]["itemIdentifier"], "18446744073709551615");
+    assert_eq!(records[1]["data"], "Ym9keQ==");
+    let without = encode(&mut RecordEncoder::new(HeaderBytes::Signed, false), &messages, "q", "/");
+    assert!(!String::from_utf8_lossy(&without).contains("itemIdentifier"));
+}
+
+#[test]
 fn dates_are_us_medium_style_in_utc() {
     let date = |seconds| {
         let event = as_aws(with_headers(table([("date", AMQPValue::Timestamp(seconds))])));

@@ -34,6 +34,7 @@ impl RabbitQueue {
             consumer_tag: "suite".into(),
             event_source_arn: "arn".into(),
             strict_consumers: false,
+            item_identifiers: false,
             unsigned_header_bytes: false,
             consumer_timeout: Duration::from_secs(1_800),
         };

@@ -42,6 +42,7 @@ impl Mapping {
             client_id: "broker-test".into(),
             event_source_arn: "arn".into(),
             profile: EventProfile::Wire,
+            item_identifiers: false,
             dead_letter_queue: format!("DLQ.{queue}"),
         };
         Self { connections, settings }

@@ -25,13 +25,7 @@ use crate::control::{
 };
 
 /// Keys of the format whose behaviour this build does not have.
-const LATER: &[&str] = &[
-    "function_response_types",
-    "bisect_batch_on_function_error",
-    "maximum_record_age_in_seconds",
-    "destination_config",
-    "metrics_config",
-];
+const LATER: &[&str] = &["maximum_record_age_in_seconds", "destination_config", "metrics_config"];
 
 /// A mapping of the file.
 pub struct ConfiguredMapping {
@@ -77,6 +71,8 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
     let window = table.optional("maximum_batching_window_in_seconds", Entry::number);
     let maximum_concurrency = table.optional("scaling_config", |entry| entry.table(scaling_config));
     let maximum_retry_attempts = table.optional("maximum_retry_attempts", Entry::number);
+    let response_types = table.optional("function_response_types", function_response_types);
+    let bisects = table.optional("bisect_batch_on_function_error", Entry::boolean);
     let filter = table.optional("filter_criteria", filter_criteria);
     let tags = table.optional("tags", read_tags);
     let enabled = table.optional("enabled", Entry::boolean);
@@ -89,6 +85,8 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
     spec.window = window.unwrap_or_default().unwrap_or_default();
     spec.maximum_concurrency = maximum_concurrency.unwrap_or_default();
     spec.maximum_retry_attempts = maximum_retry_attempts.unwrap_or_default();
+    spec.report_batch_item_failures = response_types.unwrap_or_default().unwrap_or_default();
+    spec.bisect_batch_on_function_error = bisects.unwrap_or_default().unwrap_or_default();
     spec.filter = filter.unwrap_or_default().flatten();
     spec.enabled = enabled.unwrap_or_default().unwrap_or(true);
     let planned = plan(None, &spec, &tags, targets).map_err(|violations| report(table, violations))?;
@@ -122,6 +120,18 @@ fn read_tags(entry: &Entry<'_>) -> Result<BTreeMap<String, String>, Reported> {
         Err::<(), _>(at_fault.report(words))
     }))
     .map(|_| tags)
+}
+
+/// Whether the function names the messages that it failed with. AWS's list has one element at the most.
+fn function_response_types(entry: &Entry<'_>) -> Result<bool, Reported> {
+    let types = all(entry.list()?.iter().map(|element| match element.text()?.as_str() {
+        "ReportBatchItemFailures" => Ok(()),
+        _ => Err(element.report("must be \"ReportBatchItemFailures\"")),
+    }))?;
+    if types.len() > 1 {
+        return Err(entry.report(format_args!("must have one element at the most, has {}", types.len())));
+    }
+    Ok(!types.is_empty())
 }
 
 /// A list of patterns; an empty one filters nothing.

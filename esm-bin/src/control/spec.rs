@@ -242,6 +242,7 @@ struct Reading {
     strict_consumers: bool,
     unsigned_header_bytes: bool,
     event_profile: EventProfile,
+    item_identifiers: bool,
 }
 
 /// What lies between a mapping as it runs and as it is wanted.
@@ -279,6 +280,7 @@ impl Reading {
         self.strict_consumers == other.strict_consumers
             && self.unsigned_header_bytes == other.unsigned_header_bytes
             && self.event_profile == other.event_profile
+            && self.item_identifiers == other.item_identifiers
             && self.login.username == other.login.username
             && self.login.password.expose_secret() == other.login.password.expose_secret()
     }
@@ -340,6 +342,7 @@ pub fn plan(
         strict_consumers: read_tags.strict_consumers,
         unsigned_header_bytes: read_tags.unsigned_header_bytes,
         event_profile: read_tags.event_profile,
+        item_identifiers: spec.report_batch_item_failures,
         consumer_timeout: broker.consumer_timeout,
         dead_letter_queue: broker.dead_letter_queue.clone(),
     });
@@ -379,6 +382,7 @@ pub fn plan(
             strict_consumers: read_tags.strict_consumers,
             unsigned_header_bytes: read_tags.unsigned_header_bytes,
             event_profile: read_tags.event_profile,
+            item_identifiers: spec.report_batch_item_failures,
         },
     })
 }
@@ -449,17 +453,18 @@ fn redelivery(spec: &MappingSpec, engine: Engine) -> RedeliveryPolicy {
         Engine::Activemq => RedeliveryPolicy::ACTIVEMQ,
         Engine::Rabbitmq => RedeliveryPolicy::RABBITMQ,
     };
-    match spec.maximum_retry_attempts {
-        None => default,
-        Some(attempts) => RedeliveryPolicy { maximum_redeliveries: attempts.limit(), ..default },
+    let attempts = spec.maximum_retry_attempts;
+    RedeliveryPolicy {
+        maximum_redeliveries: attempts.map_or(default.maximum_redeliveries, MaximumRetryAttempts::limit),
+        reports_item_failures: spec.report_batch_item_failures,
+        bisects: spec.bisect_batch_on_function_error,
+        ..default
     }
 }
 
 /// Members whose behaviour this build does not have.
 fn not_yet(spec: &MappingSpec) -> impl Iterator<Item = Violation> {
     [
-        (Member::FunctionResponseTypes, spec.report_batch_item_failures),
-        (Member::BisectBatchOnFunctionError, spec.bisect_batch_on_function_error),
         (Member::MaximumRecordAge, spec.maximum_record_age_in_seconds.is_some()),
         (Member::DestinationConfig, spec.on_failure.is_some()),
     ]

@@ -3,10 +3,16 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use tokio::time::{Duration, Instant, sleep, sleep_until};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Duration, Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -16,10 +22,11 @@ use crate::{
     event::Envelope,
     failures::Failures,
     function::Slot,
-    invoker::Outcome,
-    mapping::DeadLetter,
+    invoker::{Outcome, Reply},
+    item_failures,
+    mapping::{DeadLetter, Mapping, MaximumConcurrency},
     metrics::DropReason,
-    retry::{Attempts, Part, Step},
+    retry::{Attempts, Part, Step, is_spent, redelivery_delay},
     source::{Consumer, DeadLettered, Delivery, Disposition, Receipt, SourceError, Unusable},
 };
 
@@ -45,66 +52,221 @@ pub(super) struct Lease {
     pub(super) untold: Arc<OnceLock<SourceError>>,
     /// Why the last message was parked.
     pub(super) parked_because: Arc<Mutex<String>>,
+    /// Deliveries taken out of the channel and not yet settled, parked ones included. Those that no filter accepts
+    /// do not count: they are settled without delay, whatever waits.
+    pub(super) unsettled: Arc<AtomicUsize>,
+    /// Of these, the ones that wait to be retried and hold no place among the batches in flight.
+    pub(super) resting: watch::Sender<usize>,
 }
 
-/// What became of a part of a batch.
-enum Decided {
-    Settled,
-    Halve(Batch),
-    GiveUp(Delivery, Unusable),
+/// A place among the batches in flight.
+pub(super) struct Place {
+    places: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// One that is taken if it is free, and waited for before the first invocation otherwise.
+    pub(super) fn new(places: &Arc<Semaphore>) -> Self {
+        Self { places: places.clone(), permit: places.clone().try_acquire_owned().ok() }
+    }
+
+    /// Waits for a place, before any batch that has not begun.
+    async fn take(&mut self) {
+        if self.permit.is_none() {
+            self.permit = self.places.clone().acquire_owned().await.ok();
+        }
+    }
+
+    fn leave(&mut self) {
+        self.permit = None;
+    }
+}
+
+/// Messages that wait to be retried and hold no place meanwhile.
+struct Resting<'a> {
+    lease: &'a Lease,
+    records: usize,
+}
+
+impl<'a> Resting<'a> {
+    fn begin(lease: &'a Lease, records: usize) -> Self {
+        lease.resting.send_modify(|resting| *resting += records);
+        Self { lease, records }
+    }
+}
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        self.lease.resting.send_modify(|resting| *resting -= self.records);
+    }
+}
+
+/// A part of a batch that is not decided yet.
+struct Work {
+    part: Batch,
+    attempts: Attempts,
+    /// Not before this is it invoked again.
+    due: Option<Instant>,
+    /// The function failed with the part itself: no other need wait for it.
+    is_own_failure: bool,
+    /// The function was invoked with it.
+    tried: bool,
+}
+
+impl Work {
+    fn new(part: Batch) -> Self {
+        let tried = part.most_failed() > 0;
+        Self { part, attempts: Attempts::default(), due: None, is_own_failure: false, tried }
+    }
+
+    fn retry_after(&mut self, delay: Duration, is_own_failure: bool) {
+        self.due = Instant::now().checked_add(delay);
+        self.is_own_failure = is_own_failure;
+    }
+
+    fn halve(self) -> [Self; 2] {
+        let (first, second) = self.part.halve();
+        [first, second].map(|part| Self { part, attempts: Attempts::default(), ..self })
+    }
+}
+
+/// What is left of a batch.
+struct Remaining {
+    /// The next one is the last.
+    parts: Vec<Work>,
+    /// What the function failed with, told from its neighbours: these need not wait for it.
+    failed: Vec<Work>,
+}
+
+impl Remaining {
+    fn new(batch: Batch) -> Self {
+        Self { parts: vec![Work::new(batch)], failed: Vec::new() }
+    }
+
+    /// The next part to work on: of those that failed, the one that is due first.
+    fn next(&mut self) -> Option<Work> {
+        self.parts.pop().or_else(|| {
+            let first = (0..self.failed.len()).min_by_key(|index| self.failed[*index].due)?;
+            Some(self.failed.remove(first))
+        })
+    }
+
+    fn put_back(&mut self, work: Work, isolates: bool) {
+        if work.part.is_empty() {
+            return;
+        }
+        let failed_itself = work.is_own_failure && work.due.is_some();
+        if isolates && failed_itself { self.failed.push(work) } else { self.parts.push(work) }
+    }
+
+    fn add_halves(&mut self, work: Work) {
+        let [first, second] = work.halve();
+        self.parts.extend([second, first]);
+    }
+
+    /// The number of messages.
+    fn remaining(&self) -> usize {
+        self.parts.iter().chain(&self.failed).map(|work| work.part.len()).sum()
+    }
+
+    fn drain(&mut self) -> impl Iterator<Item = Work> {
+        self.failed.drain(..).chain(self.parts.drain(..).rev())
+    }
+}
+
+/// What happens to the part that is being worked on.
+enum Next {
+    /// It is settled, all but what is left of it.
+    GoOn,
+    /// Its halves are each a part of their own.
+    Halve,
+    /// These must not be invoked again; what is left of the part goes on.
+    GiveUp(Vec<(Delivery, Unusable)>),
     /// It went back to the broker.
     Returned,
     /// The session ended first, and its deliveries went back with it.
     Over,
 }
 
+/// What became of a message that was given up.
+enum GivenUp {
+    Settled,
+    Parked,
+    /// The broker could not be told: it comes again.
+    Untold,
+}
+
 impl Lease {
-    pub(super) async fn process(self: Arc<Self>, batch: Batch) -> Finished {
+    pub(super) async fn process(self: Arc<Self>, batch: Batch, mut place: Place) -> Finished {
         let records = batch.len();
         self.parts.metrics.batch_closed(batch.closed_by, records, self.envelope.event_size(batch.bytes()));
-        let mut finished = Finished { session_number: self.session_number, was_batch: true, ..Finished::default() };
-        let mut parts = vec![batch];
+        let (mut left, mut parked) = (records, 0);
+        let mut parts = Remaining::new(batch);
         let mut is_first_invocation = true;
-        let mut is_over = false;
-        while let Some(part) = parts.pop() {
-            match self.invoke_until_decided(part, &mut is_first_invocation).await {
-                Decided::Settled => {}
-                Decided::Halve(part) => {
-                    let (first, second) = part.halve();
-                    parts.extend([second, first]);
+        while let Some(mut work) = parts.next() {
+            let others = parts.remaining();
+            match self.bring_on(&mut work, others, &mut place, &mut is_first_invocation).await {
+                Next::GoOn => {}
+                Next::Halve => {
+                    parts.add_halves(work);
+                    continue;
                 }
-                Decided::GiveUp(delivery, unusable) => match self.give_up(&unusable).await {
-                    Some(0) => self.forget(&[delivery]),
-                    Some(parked) => {
-                        finished.parked += parked;
-                        self.remember(&[delivery]); // parked for as long as the session lasts
-                    }
+                Next::GiveUp(messages) => match self.give_up_all(messages).await {
+                    Some(further) => parked += further,
                     None => {
-                        self.remember(&[delivery]);
-                        is_over = true;
+                        self.remember(work.part.deliveries());
+                        parts.drain().for_each(|work| self.remember(work.part.deliveries()));
+                        break;
                     }
                 },
-                Decided::Returned => {
+                Next::Returned => {
                     // What is behind it must not overtake it.
-                    for part in parts.drain(..).rev() {
-                        self.give_back(&part, part.most_failed() > 0).await;
+                    for work in parts.drain() {
+                        self.give_back(&work.part, work.tried).await;
                     }
+                    break;
                 }
-                Decided::Over => is_over = true,
+                Next::Over => {
+                    parts.drain().for_each(|work| self.remember(work.part.deliveries()));
+                    break;
+                }
             }
-            if is_over {
-                for part in parts.drain(..) {
-                    self.remember(part.deliveries());
+            parts.put_back(work, self.parts.mapping.redelivery.isolates());
+            let undecided = parts.remaining() + parked;
+            self.settled(left - undecided);
+            left = undecided;
+        }
+        self.settled(left - parked);
+        Finished { session_number: self.session_number, was_batch: true, parked, ..Finished::default() }
+    }
+
+    /// Gives these up; returns how many are parked by that, or `None` if they come again because the broker could not be
+    /// told.
+    async fn give_up_all(&self, messages: Vec<(Delivery, Unusable)>) -> Option<usize> {
+        let mut parked = 0;
+        let mut is_untold = false;
+        for (delivery, unusable) in messages {
+            let given_up = if is_untold { GivenUp::Untold } else { self.give_up(&unusable).await };
+            match given_up {
+                GivenUp::Settled => self.forget(&[delivery]),
+                GivenUp::Parked => {
+                    parked += 1;
+                    self.remember(&[delivery]); // parked for as long as the session lasts
+                }
+                GivenUp::Untold => {
+                    self.remember(&[delivery]);
+                    is_untold = true;
                 }
             }
         }
-        finished.settled = records - finished.parked;
-        finished
+        (!is_untold).then_some(parked)
     }
 
     pub(super) async fn give_up_alone(self: Arc<Self>, unusable: Unusable) -> Finished {
-        let parked = self.give_up(&unusable).await.unwrap_or(0);
-        Finished { session_number: self.session_number, settled: 1 - parked, parked, ..Finished::default() }
+        let parked = usize::from(matches!(self.give_up(&unusable).await, GivenUp::Parked));
+        self.settled(1 - parked);
+        Finished { session_number: self.session_number, parked, ..Finished::default() }
     }
 
     pub(super) async fn reject(self: Arc<Self>, receipts: Vec<Receipt>) -> Finished {
@@ -118,82 +280,182 @@ impl Lease {
         Finished { session_number: self.session_number, was_rejection: true, ..Finished::default() }
     }
 
-    async fn invoke_until_decided(&self, mut part: Batch, is_first_invocation: &mut bool) -> Decided {
+    /// Brings a part on by one invocation, after the delay that it has to wait out.
+    /// Of its batch so many `others` are left.
+    async fn bring_on(
+        &self,
+        work: &mut Work,
+        others: usize,
+        place: &mut Place,
+        is_first_invocation: &mut bool,
+    ) -> Next {
         let Parts { mapping, function, metrics, .. } = &self.parts;
-        let mut attempts = Attempts::default();
-        let mut tried = part.most_failed() > 0;
-        loop {
-            let slot = tokio::select! {
-                biased;
-                () = self.over.cancelled() => return self.leave(&part),
-                () = self.drain.cancelled() => return self.give_back_at_the_end(&part, tried).await,
-                () = self.held_too_long(&part) => return self.give_back_in_time(&part, tried).await,
-                slot = function.admit(mapping.uuid, metrics) => slot,
-            };
-            self.expire(&mut part).await;
-            if part.is_empty() {
-                return Decided::Settled;
-            }
-            if std::mem::take(is_first_invocation) {
-                self.observe_age(&part);
-            }
-            let outcome = self.invoke(slot, &part).await;
-            let records = part.len() as u64;
-            if outcome.ran() {
-                tried = true;
-                metrics.invoked.inc_by(records);
-            }
-            if outcome != Outcome::Success {
-                metrics.failed_invoke.inc_by(records);
-            }
-            let before = Part { records: part.len(), failed: part.most_failed() };
-            let step = attempts.decide(&outcome, before, &mapping.redelivery, fastrand::f64());
-            if matches!(outcome, Outcome::FunctionError { .. }) && matches!(step, Step::Retry(_)) {
-                part.note_failure();
-            }
-            if self.over.is_cancelled() {
-                debug!(records = part.len(), "an invocation outlived its session and settles nothing");
-                return self.leave(&part);
-            }
-            match step {
-                Step::Ack => return self.ack(&part).await,
-                Step::Halve => return Decided::Halve(part),
-                Step::GiveUp(reason) => {
-                    return part.into_deliveries().pop().map_or(Decided::Settled, |delivery| {
-                        let unusable = given_up(&delivery, reason, &outcome);
-                        Decided::GiveUp(delivery, unusable)
-                    });
-                }
-                Step::Retry(delay) => {
-                    self.report(&outcome, part.len(), delay);
-                    if let Some(decided) = self.wait(&part, delay, tried).await {
-                        return decided;
-                    }
-                }
+        if let Some(next) = self.wait(work, others, place).await {
+            return next;
+        }
+        let admitted = async {
+            place.take().await;
+            function.admit(mapping.uuid, metrics).await
+        };
+        let slot = tokio::select! {
+            biased;
+            () = self.over.cancelled() => return self.leave(&work.part),
+            () = self.drain.cancelled() => return self.give_back_at_the_end(&work.part, work.tried).await,
+            () = self.held_too_long(&work.part) => return self.give_back_in_time(&work.part, work.tried).await,
+            slot = admitted => slot,
+        };
+        self.expire(&mut work.part).await;
+        if work.part.is_empty() {
+            return Next::GoOn;
+        }
+        if std::mem::take(is_first_invocation) {
+            self.observe_age(&work.part);
+        }
+        let reply = self.invoke(slot, &work.part).await;
+        if reply.outcome.ran() {
+            work.tried = true;
+            metrics.invoked.inc_by(work.part.len() as u64);
+        }
+        match self.judge(reply, &work.part) {
+            (outcome, None) => self.decide(work, outcome).await,
+            (_, Some(failed)) => self.settle_each(work, &failed).await,
+        }
+    }
+
+    /// The outcome, and which of several records the function failed with if it said so.
+    fn judge(&self, reply: Reply, part: &Batch) -> (Outcome, Option<Vec<bool>>) {
+        if reply.outcome != Outcome::Success || !self.parts.mapping.redelivery.reports_item_failures {
+            return (reply.outcome, None);
+        }
+        match item_failures::failed(&reply.body, part.deliveries()) {
+            Ok(failed) if failed.contains(&true) => (Outcome::Success, Some(failed)),
+            Ok(_) => (Outcome::Success, None),
+            Err(words) => {
+                let error_type = "BatchItemFailuresNotValid".into();
+                (Outcome::FunctionError { error_type, message: words }, None)
             }
         }
     }
 
-    async fn invoke(&self, slot: Slot, part: &Batch) -> Outcome {
+    /// Does what an outcome means for all of a part.
+    async fn decide(&self, work: &mut Work, outcome: Outcome) -> Next {
+        let Parts { mapping, metrics, .. } = &self.parts;
+        let part = &mut work.part;
+        if outcome != Outcome::Success {
+            metrics.failed_invoke.inc_by(part.len() as u64);
+        }
+        let before = Part { records: part.len(), failed: part.most_failed() };
+        let step = work.attempts.decide(&outcome, before, &mapping.redelivery, fastrand::f64());
+        let has_failed = matches!(outcome, Outcome::FunctionError { .. });
+        match step {
+            Step::Retry(_) if has_failed => part.note_failure(),
+            Step::Halve if has_failed => part.mark_redelivered(),
+            _ => {}
+        }
+        if self.over.is_cancelled() {
+            debug!(records = part.len(), "an invocation outlived its session and settles nothing");
+            return self.leave(part);
+        }
+        match step {
+            Step::Ack => match self.ack(part).await {
+                Ok(()) => {
+                    part.take_deliveries();
+                    Next::GoOn
+                }
+                Err(error) => self.not_acknowledged(error, part),
+            },
+            Step::Halve => {
+                self.report(&outcome, part.len(), Duration::ZERO);
+                Next::Halve
+            }
+            Step::GiveUp(reason) => {
+                let given_up = |delivery: Delivery| {
+                    let unusable = unusable(&delivery, reason, cause(&delivery, &outcome));
+                    (delivery, unusable)
+                };
+                Next::GiveUp(part.take_deliveries().into_iter().map(given_up).collect())
+            }
+            Step::Retry(delay) => {
+                self.report(&outcome, part.len(), delay);
+                work.retry_after(delay, has_failed);
+                Next::GoOn
+            }
+        }
+    }
+
+    /// Settles the records that the function did not name, and keeps those that it failed with.
+    async fn settle_each(&self, work: &mut Work, is_failed: &[bool]) -> Next {
+        let Parts { mapping, metrics, function, status, .. } = &self.parts;
+        let policy = &mapping.redelivery;
+        let records = work.part.len();
+        let mut failed = work.part.take_failed(is_failed);
+        metrics.failed_invoke.inc_by(failed.len() as u64);
+        let spent = failed.take_spent(|failures| is_spent(failures, policy));
+        failed.note_failure();
+        let succeeded = std::mem::replace(&mut work.part, failed);
+        if self.over.is_cancelled() {
+            debug!(records, "an invocation outlived its session and settles nothing");
+            self.remember(&spent);
+            return self.leave(&work.part);
+        }
+        if !succeeded.is_empty()
+            && let Err(error) = self.ack(&succeeded).await
+        {
+            self.remember(&spent);
+            self.remember(work.part.deliveries());
+            return self.not_acknowledged(error, &succeeded);
+        }
+        work.attempts = Attempts::default();
+        let delay = redelivery_delay(policy.delay, work.part.most_failed(), fastrand::f64());
+        work.retry_after(delay, true);
+        let problem = format!("function `{}` failed with messages of a batch and named them", function.name);
+        let failures = work.part.len() + spent.len();
+        if status.problem(&problem) {
+            warn!(records, failures, ?delay, problem, "the function will be invoked with these again");
+        } else {
+            debug!(records, failures, ?delay, problem, "the function will be invoked with these again");
+        }
+        if spent.is_empty() {
+            return Next::GoOn;
+        }
+        let given_up = |delivery: Delivery| {
+            let deliveries = delivery.failed + 1;
+            let cause = format!("the function failed with it {deliveries} times, at last by naming it");
+            let unusable = unusable(&delivery, DropReason::Attempts, cause);
+            (delivery, unusable)
+        };
+        Next::GiveUp(spent.into_iter().map(given_up).collect())
+    }
+
+    async fn invoke(&self, slot: Slot, part: &Batch) -> Reply {
         let Parts { function, metrics, .. } = &self.parts;
         let mut invocation = pin!(function.invoke(slot, part.event(&self.envelope), metrics));
         tokio::select! {
             biased;
-            outcome = &mut invocation => return outcome,
+            reply = &mut invocation => return reply,
             // The messages may come again before this invocation ends.
             () = self.over.cancelled() => self.remember(part.deliveries()),
         }
         invocation.await
     }
 
-    /// Waits out a delay, unless the batch has to go back before its end.
-    async fn wait(&self, part: &Batch, delay: Duration, tried: bool) -> Option<Decided> {
+    /// Waits out the delay of a part, unless it has to go back before its end.
+    async fn wait(&self, work: &mut Work, others: usize, place: &mut Place) -> Option<Next> {
+        let due = work.due.take().filter(|due| *due > Instant::now())?;
+        let (part, tried) = (&work.part, work.tried);
+        let Mapping { redelivery, maximum_concurrency, .. } = &*self.parts.mapping;
+        // With one batch at a time, what is behind must not overtake it.
+        let rests = work.is_own_failure && redelivery.isolates() && *maximum_concurrency != MaximumConcurrency::ONE;
+        let _resting = rests.then(|| {
+            place.leave();
+            Resting::begin(self, part.len() + others)
+        });
         tokio::select! {
             biased;
             () = self.over.cancelled() => Some(self.leave(part)),
             () = self.retire.cancelled() => Some(self.give_back(part, tried).await),
             () = self.held_too_long(part) => Some(self.give_back_in_time(part, tried).await),
-            () = sleep(delay) => None,
+            () = sleep_until(due) => None,
         }
     }
 
@@ -231,13 +493,13 @@ impl Lease {
         sleep_until(received_at + last_start.max(limit / 2).max(least)).await;
     }
 
-    async fn give_back_in_time(&self, part: &Batch, tried: bool) -> Decided {
+    async fn give_back_in_time(&self, part: &Batch, tried: bool) -> Next {
         warn!(records = part.len(), "the batch was held for long and goes back to the broker, to be delivered again");
         self.give_back(part, tried).await
     }
 
     /// Gives the part back as soon as the broker sends nothing more.
-    async fn give_back_at_the_end(&self, part: &Batch, tried: bool) -> Decided {
+    async fn give_back_at_the_end(&self, part: &Batch, tried: bool) -> Next {
         tokio::select! {
             biased;
             () = self.over.cancelled() => self.leave(part),
@@ -245,15 +507,15 @@ impl Lease {
         }
     }
 
-    async fn give_back(&self, part: &Batch, tried: bool) -> Decided {
+    async fn give_back(&self, part: &Batch, tried: bool) -> Next {
         self.remember(part.deliveries());
         self.hand_back(&part.receipts(), tried).await;
-        Decided::Returned
+        Next::Returned
     }
 
-    fn leave(&self, part: &Batch) -> Decided {
+    fn leave(&self, part: &Batch) -> Next {
         self.remember(part.deliveries());
-        Decided::Over
+        Next::Over
     }
 
     /// They come again, and what they have been through counts then.
@@ -275,18 +537,26 @@ impl Lease {
         let _ = self.untold.set(error);
     }
 
-    async fn ack(&self, part: &Batch) -> Decided {
-        if let Err(error) = self.consumer.settle(&part.receipts(), Disposition::Ack).await {
-            warn!(%error, records = part.len(), "processed, but not acknowledged: these messages come again");
-            self.could_not_tell(error);
-            return Decided::Over;
-        }
+    /// Acknowledges what the function has processed.
+    async fn ack(&self, part: &Batch) -> Result<(), SourceError> {
+        self.consumer.settle(&part.receipts(), Disposition::Ack).await?;
         if part.most_failed() > 0 {
             self.forget(part.deliveries());
         }
         self.parts.metrics.deleted.inc_by(part.len() as u64);
         self.parts.status.processed();
-        Decided::Settled
+        Ok(())
+    }
+
+    fn not_acknowledged(&self, error: SourceError, part: &Batch) -> Next {
+        warn!(%error, records = part.len(), "processed, but not acknowledged: these messages come again");
+        self.could_not_tell(error);
+        Next::Over
+    }
+
+    /// So many deliveries are no longer in hand.
+    fn settled(&self, deliveries: usize) {
+        self.unsettled.fetch_sub(deliveries, Ordering::Relaxed);
     }
 
     pub(super) async fn hand_back(&self, receipts: &[Receipt], tried: bool) {
@@ -296,9 +566,8 @@ impl Lease {
         }
     }
 
-    /// Takes a message that cannot be processed out of the way, and never out of sight. Returns how many are parked
-    /// by that, or `None` if the broker could not be told and the message comes again.
-    async fn give_up(&self, unusable: &Unusable) -> Option<usize> {
+    /// Takes a message that cannot be processed out of the way, and never out of sight.
+    async fn give_up(&self, unusable: &Unusable) -> GivenUp {
         let Parts { mapping, metrics, .. } = &self.parts;
         let Unusable { receipt, message_id, size, reason, cause } = unusable;
         let (queue, label) = (&mapping.queue, reason.as_str());
@@ -320,7 +589,7 @@ impl Lease {
                     cause,
                     "this message cannot be processed and was given to the queue's dead-letter target"
                 );
-                Some(0)
+                GivenUp::Settled
             }
             Ok(DeadLettered::NoTarget { why }) => {
                 error!(
@@ -333,12 +602,12 @@ impl Lease {
                     "this message cannot be processed; it stays unacknowledged, since it would be destroyed otherwise"
                 );
                 *self.parked_because.lock().unwrap_or_else(PoisonError::into_inner) = why;
-                Some(1)
+                GivenUp::Parked
             }
             Err(error) => {
                 warn!(queue, message_id, cause, %error, "could not dead-letter a message; it comes again");
                 self.could_not_tell(error);
-                None
+                GivenUp::Untold
             }
         }
     }
@@ -378,9 +647,9 @@ impl Lease {
     }
 }
 
-/// A record that stood alone, and what the function said to it last.
-fn given_up(delivery: &Delivery, reason: DropReason, outcome: &Outcome) -> Unusable {
-    let cause = match outcome {
+/// Why a record that stood alone is given up, by what the function said to it last.
+fn cause(delivery: &Delivery, outcome: &Outcome) -> String {
+    match outcome {
         Outcome::FunctionError { error_type, message } => {
             let deliveries = delivery.failed + 1;
             format!("the function failed with it {deliveries} times, at last with {error_type}: {message}")
@@ -389,8 +658,7 @@ fn given_up(delivery: &Delivery, reason: DropReason, outcome: &Outcome) -> Unusa
         Outcome::Success | Outcome::Throttled { .. } | Outcome::Unavailable { .. } | Outcome::NotUsable { .. } => {
             String::new()
         } // never a reason to give a message up
-    };
-    unusable(delivery, reason, cause)
+    }
 }
 
 pub(super) fn unusable(delivery: &Delivery, reason: DropReason, cause: String) -> Unusable {

@@ -13,7 +13,7 @@ mod terms;
 use std::{collections::VecDeque, sync::Arc};
 
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     task::{Id, JoinError, JoinSet},
     time::Instant,
 };
@@ -22,7 +22,7 @@ use tracing::error;
 
 use self::{
     lease::Lease,
-    run::Run,
+    run::{Run, SETTLED_IN},
     terms::{Caution, RecordSize},
 };
 use crate::{
@@ -62,6 +62,8 @@ pub(crate) struct Pipeline {
     parts: Parts,
     tasks: JoinSet<Finished>,
     batches_in_flight: usize,
+    /// As many as batches may be in flight.
+    places: Arc<Semaphore>,
     session_number: u64,
     record_size: RecordSize,
     caution: Caution,
@@ -76,7 +78,6 @@ struct Finished {
     was_batch: bool,
     /// It acknowledged what no filter accepts, which counts nowhere else.
     was_rejection: bool,
-    settled: usize,
     parked: usize,
 }
 
@@ -86,7 +87,9 @@ type Ended = Result<(Id, Finished), JoinError>;
 impl Pipeline {
     pub(crate) fn new(mut parts: Parts) -> Self {
         parts.mapping = parts.wanted.borrow_and_update().clone();
+        let places = Semaphore::new(parts.mapping.maximum_concurrency.get().into());
         Self {
+            places: Arc::new(places),
             parts,
             tasks: JoinSet::new(),
             batches_in_flight: 0,
@@ -105,7 +108,22 @@ impl Pipeline {
 
     /// Takes over what is wanted now.
     pub(crate) fn adopt_settings(&mut self) {
+        let places = |mapping: &Mapping| usize::from(mapping.maximum_concurrency.get());
+        let before = places(&self.parts.mapping);
         self.parts.mapping = self.parts.wanted.borrow_and_update().clone();
+        let now = places(&self.parts.mapping);
+        self.places.add_permits(now.saturating_sub(before));
+        let too_many = before.saturating_sub(now);
+        let taken = too_many - self.places.forget_permits(too_many);
+        if let Some(taken) = u32::try_from(taken).ok().filter(|taken| *taken > 0) {
+            // Batches in flight keep theirs until they end.
+            let places = self.places.clone();
+            tokio::spawn(async move {
+                if let Ok(permits) = places.acquire_many_owned(taken).await {
+                    permits.forget();
+                }
+            });
+        }
     }
 
     /// What the next session is to be opened with, by what was seen so far.
@@ -136,6 +154,8 @@ impl Pipeline {
             over: CancellationToken::new(),
             untold: Arc::default(),
             parked_because: Arc::default(),
+            unsettled: Arc::default(),
+            resting: watch::Sender::new(0),
             envelope,
         });
         let _over = lease.over.clone().drop_guard();
@@ -144,6 +164,9 @@ impl Pipeline {
         // What waits for its group is of a session that has ended, and comes again.
         drop(self.groups.take_waiting());
         let mut run = Run {
+            places: self.places.clone(),
+            resting: lease.resting.subscribe(),
+            was_clogged: false,
             pipeline: self,
             lease,
             deliveries,
@@ -157,10 +180,8 @@ impl Pipeline {
             prefetch: prefetch as usize,
             terms,
             prefetch_limit,
-            begun_at: Instant::now(),
+            widens_at: Instant::now() + SETTLED_IN,
             changes_prefetch: false,
-            was_adjusted: false,
-            unsettled: 0,
             parked: 0,
         };
         let end = run.run().await;

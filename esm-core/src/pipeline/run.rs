@@ -3,18 +3,18 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::{Duration, Instant, sleep_until, timeout},
 };
 use tracing::{Instrument, Span, error, info, warn};
 
 use super::{
     End, Ended, Parts, Pipeline,
-    lease::{Lease, unusable},
+    lease::{Lease, Place, unusable},
 };
 use crate::{
     batch::{Batch, Batcher, ClosedBy, Room},
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long a session lasts at least before it gives way to one with a larger prefetch.
-const SETTLED_IN: Duration = Duration::from_secs(60);
+pub(super) const SETTLED_IN: Duration = Duration::from_secs(60);
 
 /// How long to wait for a session's own cause when something else says that it is lost.
 const CAUSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -39,6 +39,10 @@ enum Event {
     Lose(SourceError),
     Trouble,
     Adjust,
+    /// More or fewer messages wait to be retried.
+    Rest,
+    /// A place among the batches in flight.
+    Place,
     Arrive(Arrival),
     Window,
 }
@@ -60,15 +64,16 @@ pub(super) struct Run<'a> {
     pub(super) prefetch: usize,
     pub(super) terms: Terms,
     pub(super) prefetch_limit: u32,
-    pub(super) begun_at: Instant,
+    /// From when on it may give way to one with a larger prefetch.
+    pub(super) widens_at: Instant,
     /// Its prefetch was changed already: that needs no new session.
     pub(super) changes_prefetch: bool,
-    /// The settings changed since the terms were looked at last.
-    pub(super) was_adjusted: bool,
-    /// Deliveries taken out of the channel and not yet settled, parked ones included. Those that no filter accepts
-    /// do not count: they are settled without delay, whatever waits.
-    pub(super) unsettled: usize,
     pub(super) parked: usize,
+    pub(super) places: Arc<Semaphore>,
+    /// Messages that wait to be retried without a place.
+    pub(super) resting: watch::Receiver<usize>,
+    /// Whether so many waited that nothing more was taken.
+    pub(super) was_clogged: bool,
 }
 
 impl Run<'_> {
@@ -87,6 +92,8 @@ impl Run<'_> {
                 Event::Lose(error) => return End::Lost(error),
                 Event::Trouble => self.show_trouble(),
                 Event::Adjust => self.adjust(),
+                Event::Rest => self.heed_resting(),
+                Event::Place => self.take_released(),
                 Event::Arrive(arrival) => self.take(arrival),
                 Event::Window => self.close(ClosedBy::Window),
             }
@@ -120,16 +127,14 @@ impl Run<'_> {
 
     /// Whether half the prefetch would do, or twice as much be better. A new session hands back what
     /// was not tried, which quorum queues count: so a wider one waits its time.
-    fn has_outgrown_its_terms(&mut self) -> bool {
-        let was_adjusted = std::mem::take(&mut self.was_adjusted);
+    fn has_outgrown_its_terms(&self) -> bool {
         let (now, better) = (self.terms.prefetch, self.pipeline.terms(self.prefetch_limit).prefetch);
-        let has_settled_in =
-            || self.terms.alone || self.changes_prefetch || was_adjusted || self.begun_at.elapsed() >= SETTLED_IN;
+        let has_settled_in = || self.terms.alone || self.changes_prefetch || Instant::now() >= self.widens_at;
         better.saturating_mul(2) < now || (better / 2 >= now && has_settled_in())
     }
 
     async fn next_event(&mut self) -> Event {
-        let may_take = self.may_take();
+        let (has_place, may_take) = (self.has_place(), self.may_take());
         let deadline = self.batcher.deadline();
         let window = async {
             match deadline {
@@ -144,6 +149,8 @@ impl Run<'_> {
             lost = &mut self.lost => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
             Ok(()) = self.trouble.changed() => Event::Trouble,
             Ok(()) = self.pipeline.parts.wanted.changed() => Event::Adjust,
+            Ok(()) = self.resting.changed() => Event::Rest,
+            Ok(_) = self.places.acquire(), if !has_place => Event::Place,
             // `None`: the reader has ended, and `lost` is about to say why.
             Some(arrival) = self.deliveries.recv(), if may_take => Event::Arrive(arrival),
             () = window, if may_take => Event::Window,
@@ -151,13 +158,33 @@ impl Run<'_> {
     }
 
     fn may_take(&self) -> bool {
-        let most = usize::from(self.lease.parts.mapping.maximum_concurrency.get());
-        self.pipeline.batches_in_flight < most && !self.is_clogged()
+        self.has_place() && !self.is_clogged()
     }
 
-    /// Parked messages may take half the prefetch; with more, too little would be left to work with.
+    fn has_place(&self) -> bool {
+        self.places.available_permits() > 0
+    }
+
+    /// Messages that are parked or wait to be retried may take half the prefetch; with more, too little would be left
+    /// to work with.
     fn is_clogged(&self) -> bool {
-        self.parked * 2 > self.prefetch
+        (self.parked + *self.resting.borrow()) * 2 > self.prefetch
+    }
+
+    /// Takes note of how many messages wait to be retried.
+    fn heed_resting(&mut self) {
+        let resting = *self.resting.borrow_and_update();
+        let is_clogged = self.is_clogged();
+        if is_clogged && !self.was_clogged {
+            let problem = format!(
+                "the mapping is paused: {resting} messages wait to be retried, which is more than half of what the \
+                 broker lends"
+            );
+            self.lease.parts.status.problem(&problem);
+            warn!(prefetch = self.prefetch, problem, "nothing more is taken until some of them are processed");
+        }
+        self.was_clogged = is_clogged;
+        self.take_released();
     }
 
     /// Takes what has arrived and what else is at hand.
@@ -171,11 +198,11 @@ impl Run<'_> {
                     self.rejected.push(delivery.receipt);
                 }
                 Arrival::Delivery(delivery) => {
-                    self.unsettled += 1;
+                    self.lease.unsettled.fetch_add(1, Ordering::Relaxed);
                     self.offer(delivery);
                 }
                 Arrival::Unusable(unusable) => {
-                    self.unsettled += 1;
+                    self.lease.unsettled.fetch_add(1, Ordering::Relaxed);
                     self.give_up(unusable);
                 }
             }
@@ -232,7 +259,7 @@ impl Run<'_> {
     /// Goes on with other settings. Batches in flight end by those that they began with.
     fn adjust(&mut self) {
         self.pipeline.adopt_settings();
-        self.was_adjusted = true;
+        self.widens_at = Instant::now();
         info!("the settings of the mapping have changed");
         let mut waiting = self.batcher.abandon();
         waiting.extend(self.pipeline.groups.take_waiting());
@@ -245,7 +272,7 @@ impl Run<'_> {
             if self.sieve.passes(&delivery.record) {
                 self.set_aside.push_back(delivery);
             } else {
-                self.unsettled -= 1;
+                self.lease.unsettled.fetch_sub(1, Ordering::Relaxed);
                 self.rejected.push(delivery.receipt);
             }
         }
@@ -267,7 +294,7 @@ impl Run<'_> {
 
     /// A batch never waits for what the broker cannot send.
     fn close_without_credit(&mut self) {
-        if self.may_take() && self.unsettled >= self.prefetch {
+        if self.may_take() && self.lease.unsettled.load(Ordering::Relaxed) >= self.prefetch {
             self.close(ClosedBy::Credit);
         }
     }
@@ -283,7 +310,7 @@ impl Run<'_> {
         self.pipeline.batches_in_flight += 1;
         self.lease.parts.metrics.in_flight_batches.inc();
         let groups = Groups::of(&batch);
-        let task = self.lease.clone().process(batch).instrument(Span::current());
+        let task = self.lease.clone().process(batch, Place::new(&self.places)).instrument(Span::current());
         let id = self.pipeline.tasks.spawn(task).id();
         self.pipeline.groups.begin(id, groups);
     }
@@ -309,7 +336,6 @@ impl Run<'_> {
             self.is_rejecting = false;
             self.reject();
         }
-        self.unsettled -= finished.settled;
         let was_clogged = self.is_clogged();
         self.parked += finished.parked;
         if self.is_clogged() && !was_clogged {

@@ -11,7 +11,7 @@ use tokio::{
 use crate::{
     event::Event,
     function::Function,
-    invoker::{Invoke, Outcome},
+    invoker::{Invoke, Outcome, Reply},
     metrics::Metrics,
 };
 
@@ -27,7 +27,7 @@ pub struct Invocation {
 }
 
 /// What a function says to records with these ids, and how long that takes it.
-type Answer = dyn FnMut(&[String]) -> (Duration, Outcome) + Send;
+type Answer = dyn FnMut(&[String]) -> (Duration, Reply) + Send;
 
 /// Answers as a test tells it to; reports each invocation when it begins.
 pub struct ScriptedFunction {
@@ -45,10 +45,14 @@ impl ScriptedFunction {
     }
 
     /// A function whose answer depends on the ids of the records, and what it is invoked with.
-    pub fn answering(
-        answer: impl FnMut(&[String]) -> (Duration, Outcome) + Send + 'static,
+    pub fn answering<R: Into<Reply>>(
+        mut answer: impl FnMut(&[String]) -> (Duration, R) + Send + 'static,
     ) -> (Arc<Self>, mpsc::Receiver<Invocation>) {
-        let (invocations, receiver) = mpsc::channel(1_000);
+        let answer = move |ids: &[String]| {
+            let (delay, reply) = answer(ids);
+            (delay, reply.into())
+        };
+        let (invocations, receiver) = mpsc::channel(10_000);
         (Arc::new(Self { answer: Mutex::new(Box::new(answer)), invocations }), receiver)
     }
 
@@ -60,14 +64,14 @@ impl ScriptedFunction {
 
 #[async_trait]
 impl Invoke for ScriptedFunction {
-    async fn invoke(&self, event: Event) -> Outcome {
+    async fn invoke(&self, event: Event) -> Reply {
         let event = String::from_utf8(event.to_bytes().to_vec()).expect("events are UTF-8");
         let ids: Vec<_> =
             event.split(r#""id":""#).skip(1).filter_map(|rest| rest.split('"').next()).map(String::from).collect();
         let invocation = Invocation { at: Instant::now(), event, ids: ids.clone() };
         self.invocations.send(invocation).await.expect("the test listens");
-        let (delay, outcome) = (self.answer.lock().expect("not poisoned"))(&ids);
+        let (delay, reply) = (self.answer.lock().expect("not poisoned"))(&ids);
         sleep(delay).await;
-        outcome
+        reply
     }
 }

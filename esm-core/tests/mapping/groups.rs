@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use esm_core::mapping::{RedeliveryDelay, RedeliveryPolicy};
+use esm_core::mapping::RedeliveryPolicy;
 use fastrand::Rng;
 use proptest::prelude::*;
 
@@ -240,7 +240,7 @@ fn work_off(seed: u64, batch_size: i64, concurrency: u16, odds: Odds) -> BTreeMa
         let succeeded = Arc::new(Mutex::new(BTreeMap::new()));
         let mapping = Mapping {
             maximum_concurrency: i64::from(concurrency).try_into().expect("in range"),
-            redelivery: RedeliveryPolicy { maximum_redeliveries: Some(3), delay: RedeliveryDelay::Exponential },
+            redelivery: RedeliveryPolicy { maximum_redeliveries: Some(3), ..RedeliveryPolicy::RABBITMQ },
             dead_letter: DeadLetter::Broker,
             ..batches_of(batch_size)
         };

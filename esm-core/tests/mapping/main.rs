@@ -5,6 +5,7 @@
 mod adjusting;
 mod filters;
 mod groups;
+mod isolation;
 mod redelivery;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
 use esm_core::{
     event::EVENT_SIZE_LIMIT,
     function::Function,
-    invoker::Outcome,
+    invoker::{Outcome, Reply},
     mapping::{DeadLetter, Mapping},
     metrics::Metrics,
     source::SourceError,
@@ -54,10 +55,10 @@ impl Bench {
     }
 
     /// Its function's answer depends on the ids of the records.
-    fn start_answering(
+    fn start_answering<R: Into<Reply>>(
         queue: MemoryQueue,
         mapping: Mapping,
-        answer: impl FnMut(&[String]) -> (Duration, Outcome) + Send + 'static,
+        answer: impl FnMut(&[String]) -> (Duration, R) + Send + 'static,
     ) -> Self {
         Self::start_with(queue, mapping, ScriptedFunction::answering(answer))
     }

@@ -2,34 +2,30 @@
 
 use std::collections::BTreeSet;
 
-use esm_core::{
-    event::EVENT_SIZE_LIMIT,
-    mapping::{RedeliveryDelay, RedeliveryPolicy},
-    metrics::DropReason,
-};
+use esm_core::{event::EVENT_SIZE_LIMIT, mapping::RedeliveryPolicy, metrics::DropReason};
 use proptest::prelude::*;
 
 use super::*;
 
 /// As a mapping on ActiveMQ has it by default, with one batch at a time.
-fn like_activemq(batch_size: i64) -> Mapping {
+pub(crate) fn like_activemq(batch_size: i64) -> Mapping {
     Mapping { redelivery: RedeliveryPolicy::ACTIVEMQ, dead_letter: DeadLetter::Broker, ..batches_of(batch_size) }
 }
 
-fn with_redeliveries(maximum: u32, mapping: Mapping) -> Mapping {
-    let redelivery = RedeliveryPolicy { maximum_redeliveries: Some(maximum), delay: RedeliveryDelay::Fixed };
+pub(crate) fn with_redeliveries(maximum: u32, mapping: Mapping) -> Mapping {
+    let redelivery = RedeliveryPolicy { maximum_redeliveries: Some(maximum), ..RedeliveryPolicy::ACTIVEMQ };
     Mapping { redelivery, ..mapping }
 }
 
 /// Its sessions know messages again, and can change their prefetch.
-fn modern_queue() -> MemoryQueue {
+pub(crate) fn modern_queue() -> MemoryQueue {
     let queue = MemoryQueue::new();
     queue.be_modern();
     queue
 }
 
 /// Fails whenever this message is in the event.
-fn fails_with(poison: &str) -> impl FnMut(&[String]) -> (Duration, Outcome) + Send + 'static {
+pub(crate) fn fails_with(poison: &str) -> impl FnMut(&[String]) -> (Duration, Outcome) + Send + 'static {
     let poison = poison.to_owned();
     move |ids| at_once(if ids.contains(&poison) { function_error() } else { Outcome::Success })
 }
@@ -38,7 +34,7 @@ fn always_fails(takes: Duration) -> impl FnMut(&[String]) -> (Duration, Outcome)
     move |_| (takes, function_error())
 }
 
-fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
+pub(crate) fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 

@@ -3,11 +3,10 @@
 use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
 
 use bytes::Bytes;
-use esm_core::invoker::Outcome;
+use esm_core::invoker::{Outcome, Reply};
 use serde_json::json;
 
 use crate::{
-    backend::Reply,
     limits::{result_too_large, task_timed_out},
     members::{Members, for_log},
 };

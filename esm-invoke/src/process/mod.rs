@@ -27,12 +27,12 @@ use std::{collections::BTreeMap, ffi::OsString, num::NonZeroU16, path::PathBuf, 
 use async_trait::async_trait;
 use esm_core::{
     event::Event,
-    invoker::{Invoke, Outcome},
+    invoker::{Invoke, Reply},
 };
 
 pub use self::launch::launch;
 use self::pool::Pool;
-use crate::backend::{Backend, Reply};
+use crate::backend::Backend;
 
 /// Variables that are ours to set or to leave out, and not for settings.
 pub const RESERVED_VARIABLES: [&str; 5] = [
@@ -108,17 +108,13 @@ impl Drop for ProcessInvoker {
 
 #[async_trait]
 impl Invoke for ProcessInvoker {
-    async fn invoke(&self, event: Event) -> Outcome {
-        self.call(event).await.outcome
+    async fn invoke(&self, event: Event) -> Reply {
+        self.pool.invoke(event).await
     }
 }
 
 #[async_trait]
 impl Backend for ProcessInvoker {
-    async fn call(&self, event: Event) -> Reply {
-        self.pool.invoke(event).await
-    }
-
     fn describe(&self) -> String {
         self.pool.describe()
     }

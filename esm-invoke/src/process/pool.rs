@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use esm_core::{event::Event, invoker::Outcome};
+use esm_core::{
+    event::Event,
+    invoker::{Outcome, Reply},
+};
 use futures_util::future::join_all;
 use tokio::{
     sync::{OnceCell, Semaphore},
@@ -25,7 +28,7 @@ use super::{
     launch::Launch,
     runtime_api::RuntimeApi,
 };
-use crate::{backend::Reply, members::for_log};
+use crate::members::for_log;
 
 /// An answer may still be on its way when its process is seen to have ended.
 const LAST_ANSWER: Duration = Duration::from_millis(100);

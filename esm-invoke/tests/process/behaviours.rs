@@ -179,7 +179,7 @@ pub(crate) async fn a_thousand_invocations_in_a_row_need_one_process(client: Cli
     let process = function.process().await;
     for _ in 0..1_000 {
         let event = bytes::Bytes::from_static(br#"{"do":"echo","value":1}"#);
-        assert_eq!(function.0.invoke(event.into()).await, Outcome::Success);
+        assert_eq!(function.0.invoke(event.into()).await.outcome, Outcome::Success);
     }
     assert_eq!(function.process().await, process);
 }

@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use esm_core::{event::Event, invoker::Outcome};
-use esm_invoke::{
-    backend::{Backend as _, Reply},
-    process::{ProcessInvoker, ProcessSettings},
+use esm_core::{
+    event::Event,
+    invoker::{Invoke as _, Outcome, Reply},
 };
+use esm_invoke::process::{ProcessInvoker, ProcessSettings};
 use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -112,7 +112,7 @@ pub(crate) struct Function(pub(crate) ProcessInvoker);
 
 impl Function {
     pub(crate) async fn call(&self, event: Value) -> Reply {
-        self.0.call(Event::from(bytes::Bytes::from(event.to_string()))).await
+        self.0.invoke(Event::from(bytes::Bytes::from(event.to_string()))).await
     }
 
     /// What the function returns.

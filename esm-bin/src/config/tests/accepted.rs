@@ -55,6 +55,19 @@ fn a_mapping_of_activemq_has_the_jms_clients_defaults() {
 }
 
 #[test]
+fn what_failed_is_told_from_its_neighbours_if_the_file_says_so() {
+    let policy = |lines: &str| valid(&(whole() + lines), &[]).mappings[0].mapping.redelivery;
+    assert_eq!(
+        policy("function_response_types = []\nbisect_batch_on_function_error = false"),
+        RedeliveryPolicy::RABBITMQ
+    );
+    let reports = RedeliveryPolicy { reports_item_failures: true, ..RedeliveryPolicy::RABBITMQ };
+    assert_eq!(policy("function_response_types = [\"ReportBatchItemFailures\"]"), reports);
+    let bisects = RedeliveryPolicy { bisects: true, ..RedeliveryPolicy::RABBITMQ };
+    assert_eq!(policy("bisect_batch_on_function_error = true"), bisects);
+}
+
+#[test]
 fn the_same_mapping_twice_is_refused_and_a_shared_queue_is_warned_of() {
     check_mapping(
         MAPPING,

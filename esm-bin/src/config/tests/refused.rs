@@ -112,14 +112,27 @@ fn numbers_are_held_to_the_documented_ranges() {
 }
 
 #[test]
+fn the_ways_to_tell_what_failed_are_what_aws_says() {
+    check_mapping(
+        "function_response_types = [\"ReportBatchItemFailures\"]\nbisect_batch_on_function_error = true",
+        &[],
+    );
+    check_mapping("function_response_types = []", &[]);
+    check_mapping(
+        "function_response_types = [\"Report\"]",
+        &["event_source_mappings[0].function_response_types[0]: must be \"ReportBatchItemFailures\""],
+    );
+    let twice = "function_response_types = [\"ReportBatchItemFailures\", \"ReportBatchItemFailures\"]";
+    check_mapping(twice, &["event_source_mappings[0].function_response_types: must have one element at the most"]);
+    check_mapping(
+        "bisect_batch_on_function_error = 1",
+        &["event_source_mappings[0].bisect_batch_on_function_error: must be true or false"],
+    );
+}
+
+#[test]
 fn what_this_build_does_not_act_on_is_refused() {
-    for key in [
-        "function_response_types = [\"ReportBatchItemFailures\"]",
-        "bisect_batch_on_function_error = true",
-        "maximum_record_age_in_seconds = 60",
-        "destination_config = {}",
-        "metrics_config = {}",
-    ] {
+    for key in ["maximum_record_age_in_seconds = 60", "destination_config = {}", "metrics_config = {}"] {
         let found = problems(&(whole() + key));
         assert!(matches!(found.as_slice(), [one] if one.contains("does not act on it yet")), "{key}: {found:?}");
     }
