@@ -7,7 +7,10 @@ use esm_core::{
     filter::{FilterErrors, LONGEST_PATTERN, MOST_FILTERS},
     mapping::BatchingWindow,
 };
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::{Map, Value};
 use tracing::warn;
 
@@ -412,8 +415,8 @@ struct Settings {
     batch_size: Option<i64>,
     filter_criteria: Option<FilterCriteria>,
     /// Null takes away what was set, since no number of seconds means the default.
-    #[serde(default, deserialize_with = "present")]
-    maximum_batching_window_in_seconds: Option<Option<i64>>,
+    #[serde(default, deserialize_with = "window")]
+    maximum_batching_window_in_seconds: Option<BatchingWindow>,
     source_access_configurations: Option<Vec<SourceAccessConfiguration>>,
     #[serde(rename = "KMSKeyArn")]
     kms_key_arn: Option<String>,
@@ -426,8 +429,11 @@ struct Settings {
     metrics_config: Option<MetricsConfig>,
 }
 
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+fn window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BatchingWindow>, D::Error> {
+    match Option::<i64>::deserialize(deserializer)? {
+        None => Ok(Some(BatchingWindow::default())),
+        Some(seconds) => seconds.try_into().map(Some).map_err(D::Error::custom),
+    }
 }
 
 impl Settings {
@@ -446,7 +452,6 @@ impl Settings {
         if destination(on_success).is_some_and(|arn| !arn.is_empty()) {
             problems.add("Unsupported DestinationConfig parameter for given event source mapping type. (OnSuccess)");
         }
-        let window = self.maximum_batching_window_in_seconds;
         let concurrency = self.scaling_config.map(|config| config.maximum_concurrency);
         Changes {
             function_name: self.function_name.and_then(|name| problems.built("FunctionName", name)),
@@ -454,10 +459,7 @@ impl Settings {
             secret: None,
             enabled: self.enabled,
             batch_size: self.batch_size.and_then(|size| problems.built("BatchSize", size)),
-            window: window.and_then(|window| match window {
-                None => Some(BatchingWindow::default()),
-                Some(seconds) => problems.built("MaximumBatchingWindowInSeconds", seconds),
-            }),
+            window: self.maximum_batching_window_in_seconds,
             filter: self.filter_criteria.map(|criteria| problems.filter(criteria)),
             maximum_concurrency: concurrency
                 .map(|number| number.and_then(|number| problems.built("ScalingConfig.MaximumConcurrency", number))),
