@@ -92,8 +92,8 @@ impl Service {
         let metrics = Metrics::register(&registry)?;
         let plane = ControlPlane::new(Arc::new(store), targets, mappings);
         let (draining, http_end) = (CancellationToken::new(), CancellationToken::new());
-        let reconciling = Reconciler::new(plane.clone(), metrics).run(draining.clone());
-        let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciling));
+        let reconciler = Reconciler::begin(plane.clone(), metrics).await?;
+        let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciler.run(draining.clone())));
         let shared = Shared { registry, plane: plane.clone(), draining: draining.clone() };
         let router = http::router(shared, routes::router(plane.clone()));
         let serving = axum::serve(listener, router).with_graceful_shutdown(http_end.clone().cancelled_owned());

@@ -125,9 +125,10 @@ fn next_step(wanted: Option<State>, phase: Option<Phase>, change: Change) -> Opt
 }
 
 impl Reconciler {
-    /// A reconciler for a control plane; there may be one only.
-    pub fn new(plane: ControlPlane, metrics: Metrics) -> Self {
-        Self {
+    /// A reconciler for a control plane; there may be one only. When it returns, everything that should
+    /// run was started.
+    pub async fn begin(plane: ControlPlane, metrics: Metrics) -> Result<Self, StoreError> {
+        let mut reconciler = Self {
             plane,
             supervisor: Supervisor::new(metrics.clone()),
             metrics,
@@ -136,7 +137,9 @@ impl Reconciler {
             rising: JoinSet::new(),
             closing: JoinSet::new(),
             store_is_failing: false,
-        }
+        };
+        reconciler.reconcile().await?;
+        Ok(reconciler)
     }
 
     /// Reconciles until it is asked to drain, and then ends every mapping in good order. What is kept
