@@ -327,3 +327,69 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
+
+/// Answers as the control API does, in two pages.
+async fn control_api() -> String {
+    use axum::{
+        Json, Router,
+        http::{StatusCode, Uri},
+        routing::get,
+    };
+    let mapping = |number: u8| {
+        serde_json::json!({
+            "UUID": format!("00000000-0000-0000-0000-00000000000{number}"), "State": "Enabled", "KMSKeyArn": null,
+            "FunctionArn": "arn:aws:lambda:us-east-1:000000000000:function:f", "Queues": [format!("queue {number}")],
+            "EventSourceArn": "arn:aws:mq:us-east-1:000000000000:broker:pizza:b-1", "LastProcessingResult": "OK",
+        })
+    };
+    let list = async move |uri: Uri| {
+        let (number, next) = if uri.query() == Some("Marker=m+1") { (2, None) } else { (1, Some("m 1")) };
+        Json(serde_json::json!({ "EventSourceMappings": [mapping(number)], "NextMarker": next }))
+    };
+    let one = async move |axum::extract::Path(uuid): axum::extract::Path<String>| {
+        if uuid.ends_with('1') {
+            return (StatusCode::OK, Json(mapping(1)));
+        }
+        (StatusCode::NOT_FOUND, Json(serde_json::json!({ "Message": "The resource you requested does not exist." })))
+    };
+    let router = Router::new()
+        .route("/2015-03-31/event-source-mappings", get(list))
+        .route("/2015-03-31/event-source-mappings/{uuid}", get(one));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mappings_of_a_running_service_are_shown_as_a_table_or_as_they_are() {
+    let endpoint = control_api().await;
+    let esm = |arguments: &[&str]| {
+        let arguments = [&["mappings"], arguments, &["--endpoint", &endpoint]].concat();
+        let output = Command::new(env!("CARGO_BIN_EXE_esm")).args(arguments).output().expect("runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("is text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, table, _) = esm(&[]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!((code, lines.len()), (Some(0), 3), "{table}");
+    assert!(
+        lines[0].starts_with("UUID  ") && lines[2].ends_with("Enabled  f         pizza         queue 2  OK"),
+        "{table}"
+    );
+    let (_, json, _) = esm(&["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["EventSourceMappings"][1]["Queues"][0], "queue 2");
+    let (_, members, _) = esm(&["get", "00000000-0000-0000-0000-000000000001"]);
+    assert!(members.contains("LastProcessingResult             OK\n") && !members.contains("KMSKeyArn"), "{members}");
+    let (code, _, error) = esm(&["get", "00000000-0000-0000-0000-000000000009"]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("answered 404 Not Found: The resource you requested does not exist."), "{error}");
+
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_esm")).args(["mappings", "--endpoint", "http://127.0.0.1:1"]).output();
+    let output = output.expect("runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("cannot ask http://127.0.0.1:1; is esm serve running?"), "{error}");
+}
