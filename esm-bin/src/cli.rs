@@ -157,7 +157,7 @@ pub fn run() -> ExitCode {
             print_bytes(engine.sample_event().as_bytes());
             0
         }
-        Command::Mappings { command, endpoint, json } => mappings(command, &endpoint, json),
+        Command::Mappings { command, endpoint, json } => mappings(command.as_ref(), &endpoint, json),
         Command::Filter(FilterCommand::Test { pattern, message, record }) => filter_test(&pattern, &message, &record),
     };
     ExitCode::from(result)
@@ -249,12 +249,12 @@ fn invoke(name: &str, event: &Path, file: &Path) -> u8 {
     FAILED
 }
 
-fn mappings(command: Option<MappingsCommand>, endpoint: &str, as_json: bool) -> u8 {
+fn mappings(command: Option<&MappingsCommand>, endpoint: &str, as_json: bool) -> u8 {
     let asking = async {
         let endpoint = Endpoint::new(endpoint)?;
         match command {
             None => endpoint.list(as_json).await,
-            Some(MappingsCommand::Get { uuid }) => endpoint.get(uuid, as_json).await,
+            Some(MappingsCommand::Get { uuid }) => endpoint.get(*uuid, as_json).await,
         }
     };
     let runtime = Builder::new_current_thread().enable_all().build();

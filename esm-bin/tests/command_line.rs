@@ -1,13 +1,18 @@
 //! The program itself: what it prints, and how it exits.
 
 use std::{
+    fs::{self, File},
     io::{BufRead as _, BufReader},
     net::TcpListener,
+    path::Path,
     process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 const TEN_MISTAKES: &str = r#"
 [server]
@@ -355,8 +360,8 @@ async fn control_api() -> String {
     let router = Router::new()
         .route("/2015-03-31/event-source-mappings", get(list))
         .route("/2015-03-31/event-source-mappings/{uuid}", get(one));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("has an address");
     tokio::spawn(async move { axum::serve(listener, router).await });
     format!("http://{address}")
 }
@@ -392,4 +397,64 @@ async fn the_mappings_of_a_running_service_are_shown_as_a_table_or_as_they_are()
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1));
     assert!(error.contains("cannot ask http://127.0.0.1:1; is esm serve running?"), "{error}");
+}
+
+/// Waits until `esm` has said so.
+fn wait_for_log(log: &Path, words: &str, times: usize) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        if text.matches(words).count() >= times {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{words:?} is not in {text}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_hang_up_has_the_file_read_again_and_one_with_a_mistake_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, log) = (folder.path().join("esm.toml"), folder.path().join("log"));
+    let write = |listen: &str, queue: &str| {
+        let text = format!(
+            "[server]\nlisten = \"{listen}\"\n[brokers.b]\nengine = \"activemq\"\nendpoints = [\"tcp://127.0.0.1:1\"]\n\
+             [secrets.s]\nusername = \"u\"\npassword = {{ env = \"ESM_TEST_PASSWORD\" }}\n\
+             [functions.f]\nprocess = {{ command = [\"absent\"] }}\n[[event_source_mappings]]\nfunction_name = \"f\"\n\
+             event_source = \"b\"\nqueues = {queue}\nsecret = \"s\"\n"
+        );
+        fs::write(&file, text).expect("writes");
+    };
+    write("127.0.0.1:0", "[\"one\"]");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_esm"))
+        .args(["serve", "--log-format", "json", "--config"])
+        .arg(&file)
+        .env("ESM_TEST_PASSWORD", "hunter2")
+        .stdout(File::create(&log).expect("a file"))
+        .stderr(File::options().append(true).open(&log).expect("opens"))
+        .spawn()
+        .expect("runs");
+    let signal = |name: &str| {
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().expect("runs").success());
+    };
+    wait_for_log(&log, "\"queue\":\"one\"", 1);
+
+    write("127.0.0.1:0", "[]");
+    signal("-HUP");
+    wait_for_log(&log, "the configuration cannot be used; that of before stays", 1);
+    wait_for_log(&log, "event_source_mappings[0].queues", 1);
+    write("127.0.0.2:0", "[\"two\"]");
+    signal("-HUP");
+    wait_for_log(&log, "has changed, which takes a restart", 1);
+    write("127.0.0.1:0", "[\"two\"]");
+    signal("-HUP");
+    wait_for_log(&log, "\"queue\":\"two\"", 1);
+    wait_for_log(&log, "stopped", 1);
+
+    signal("-TERM");
+    assert!(child.wait().expect("ends").success());
+    let text = fs::read_to_string(&log).expect("is there");
+    assert_eq!(text.matches("the configuration was read again").count(), 1);
+    assert!(!text.contains("hunter2"));
 }

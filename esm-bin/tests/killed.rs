@@ -1,6 +1,8 @@
 //! A service whose process is killed in the middle of changes: every answered one is there afterwards, and
 //! what runs is what should.
 
+#![allow(clippy::unwrap_used, reason = "what cannot go on fails the test")]
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     env,
@@ -9,7 +11,7 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use esm::{
@@ -22,6 +24,7 @@ use esm::{
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Nothing listens at port 1: a mapping that is up keeps trying.
@@ -72,7 +75,7 @@ fn a_service_takes_orders_until_it_is_killed() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let environment = HashMap::from([("PASSWORD".into(), "hunter2".into())]);
-        let config = config::read(CONFIGURATION, Path::new(&folder), &environment).ok().expect("has no problems");
+        let config = config::read(CONFIGURATION, Path::new(&folder), &environment).expect("has no problems");
         let service = Service::start(config).await.unwrap();
         let (sender, mut orders) = tokio::sync::mpsc::channel(1);
         thread::spawn(move || {
