@@ -4,8 +4,9 @@
 //!
 //! Reading order: [`cli`] (what can be asked for), [`config`] (a file and the environment become
 //! valid settings), [`adapters`] (the brokers and backends in this build), [`check`] (what the
-//! settings come to, for people), [`by_hand`] (a function tried alone), [`filter`] (what filters would say), [`serve`]
-//! (start, run, drain), [`http`] (metrics and health), [`logging`].
+//! settings come to, for people), [`by_hand`] (a function tried alone), [`filter`] (what filters would say), [`control`]
+//! (which mappings there are, and that they run), [`serve`] (start, run, drain), [`http`] (metrics and health),
+//! [`mappings`] (what a running service says), [`logging`].
 
 pub mod adapters;
 pub mod api;
@@ -17,5 +18,6 @@ pub mod control;
 pub mod filter;
 pub mod http;
 pub mod logging;
+pub mod mappings;
 pub mod serve;
 mod signals;

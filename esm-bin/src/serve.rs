@@ -106,6 +106,11 @@ impl Service {
         self.address
     }
 
+    /// Which mappings there are.
+    pub fn plane(&self) -> &ControlPlane {
+        &self.plane
+    }
+
     /// Goes on by another reading of the configuration, if that has no problem: what is the same in it is
     /// not disturbed.
     pub fn reload(&mut self, read: Reload<'_>) {

@@ -548,9 +548,10 @@ impl Inner {
         if let Some(Run::Started { planned, .. }) = runs.get(&uuid)
             && let Some(other) = other_reader(&runs, uuid, planned)
         {
-            shown.result += &format!(
+            let ours = format!(
                 "; the event source mapping {other} reads the same queue, so each message goes to only one of the two"
             );
+            shown.result.push_str(&ours);
         }
         shown
     }

@@ -109,18 +109,17 @@ fn next_step(wanted: Option<State>, phase: Option<Phase>, change: Change) -> Opt
             (Some(Phase::Refused), _) => Some(Step::Forget),
             (None, Some(State::Disabling)) => Some(Step::Settle(State::Disabled)),
             (None, Some(State::Deleting)) => Some(Step::Remove),
-            (Some(Phase::Stopping), _) | (None, _) => None,
+            (Some(Phase::Stopping) | None, _) => None,
         };
     };
     match (phase, change) {
         (None, _) | (Some(Phase::Refused), Change::Restart | Change::Settings) => Some(Step::Start),
-        (Some(Phase::Stopping), _) => None,
         (Some(Phase::Starting | Phase::Up), Change::Restart) => Some(Step::Stop),
         (Some(Phase::Starting | Phase::Up), Change::Settings) => Some(Step::Adjust),
         (Some(Phase::Up | Phase::Refused), Change::None) if state != State::Enabled => {
             Some(Step::Settle(State::Enabled))
         }
-        (Some(Phase::Starting | Phase::Up | Phase::Refused), Change::None) => None,
+        (Some(Phase::Stopping), _) | (Some(Phase::Starting | Phase::Up | Phase::Refused), Change::None) => None,
     }
 }
 

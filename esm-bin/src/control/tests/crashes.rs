@@ -108,7 +108,7 @@ impl Model {
                 let key = format!("tag {key}");
                 let result = match act {
                     Act::Tag { .. } => plane.tag(&arn, [(key.clone(), "x".into())].into()).await,
-                    _ => plane.untag(&arn, &[key.clone()]).await,
+                    _ => plane.untag(&arn, std::slice::from_ref(&key)).await,
                 };
                 // Tags of what is being deleted may change, and nobody minds.
                 if let (Ok(()), Some((_, tags))) = (&result, self.mappings.get_mut(&uuid)) {

@@ -43,7 +43,7 @@ async fn what_a_mapping_refers_to_may_go_and_come_back() {
     let without_function = TARGETS.replace("[functions.f]", "[functions.h]");
     let read = |text: &str| {
         let config = config::read_after(Some(&bench.plane.targets()), text, Path::new(""), &environment());
-        let Config { targets, mappings, .. } = config.ok().expect("has no problems");
+        let Config { targets, mappings, .. } = config.expect("has no problems");
         bench.plane.replace_file(targets, mappings);
     };
 

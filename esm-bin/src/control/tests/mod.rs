@@ -176,7 +176,7 @@ impl Bench {
         let text = [TARGETS, mappings].concat();
         let config = config::read(&text, Path::new(""), &environment()).unwrap_or_else(|all| panic!("{all:?}"));
         let Config { targets, mut mappings, .. } = config;
-        let targets = Arc::try_unwrap(targets).ok().expect("nobody else has it");
+        let targets = Arc::into_inner(targets).expect("nobody else has it");
         let targets = Arc::new(targets.reading_from(|| readers.sources()));
         for ConfiguredMapping { spec, tags, planned, .. } in &mut mappings {
             *planned = Arc::new(plan(None, spec, tags, &targets).expect("has no problems"));
