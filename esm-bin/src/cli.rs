@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 use esm_core::invoker::{Outcome, Reply};
 use tokio::runtime::Builder;
 use tracing::error;
+use uuid::Uuid;
 
 use crate::{
     adapters::{self, FEATURES},
@@ -23,6 +24,7 @@ use crate::{
     config::{self, Config, Environment, Problem},
     filter,
     logging::{self, LogFormat},
+    mappings::Endpoint,
     serve::{self, End},
 };
 
@@ -44,9 +46,10 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 const EXIT_CODES: &str = "\
 Exit codes:
   0        ended as asked; for check: the configuration has no problem; for invoke: the function succeeded; for
-           filter test: the message passes
+           mappings: the service answered; for filter test: the message passes
   1        failed while running, or could not drain in time (what was unfinished goes back to its broker);
-           for invoke: the function did not succeed; for filter test: the message does not pass
+           for invoke: the function did not succeed; for mappings: the service cannot be asked, or
+           refused; for filter test: the message does not pass
   2        the configuration has a problem, or a pattern, or the command line
   130, 143 ended at once by a second signal (SIGINT, SIGTERM)
 
@@ -96,9 +99,29 @@ enum Command {
         /// Which broker's
         engine: Engine,
     },
+    /// Shows the mappings of a running service
+    Mappings {
+        #[command(subcommand)]
+        command: Option<MappingsCommand>,
+        /// Where the service listens
+        #[arg(long, global = true, default_value = "http://127.0.0.1:9321")]
+        endpoint: String,
+        /// Prints what the API answers
+        #[arg(long, global = true)]
+        json: bool,
+    },
     /// Works with the patterns of filters
     #[command(subcommand)]
     Filter(FilterCommand),
+}
+
+#[derive(Subcommand)]
+enum MappingsCommand {
+    /// Shows one mapping, member by member
+    Get {
+        /// The mapping's UUID
+        uuid: Uuid,
+    },
 }
 
 #[derive(Subcommand)]
@@ -133,6 +156,7 @@ pub fn run() -> ExitCode {
             print_bytes(engine.sample_event().as_bytes());
             0
         }
+        Command::Mappings { command, endpoint, json } => mappings(command.as_ref(), &endpoint, json),
         Command::Filter(FilterCommand::Test { pattern, message, record }) => filter_test(&pattern, &message, &record),
     };
     ExitCode::from(result)
@@ -222,6 +246,27 @@ fn invoke(name: &str, event: &Path, file: &Path) -> u8 {
     };
     eprintln!("esm: {words}");
     FAILED
+}
+
+fn mappings(command: Option<&MappingsCommand>, endpoint: &str, as_json: bool) -> u8 {
+    let asking = async {
+        let endpoint = Endpoint::new(endpoint)?;
+        match command {
+            None => endpoint.list(as_json).await,
+            Some(MappingsCommand::Get { uuid }) => endpoint.get(*uuid, as_json).await,
+        }
+    };
+    let runtime = Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(asking)) {
+        Ok(text) => {
+            print_bytes(text.as_bytes());
+            0
+        }
+        Err(error) => {
+            eprintln!("esm: {error:#}");
+            FAILED
+        }
+    }
 }
 
 /// To standard output, with a line's end.

@@ -113,6 +113,7 @@ async fn page() -> Html<String> {
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>esm</title>\n\
          <h1>esm {version}</h1>\n<p>Event source mappings: from broker queues to functions. Built with: {features}.</p>\n\
          <ul>\n<li><a href=\"/readyz\">/readyz</a>: what each mapping does\n<li><a href=\"/metrics\">/metrics</a>: \
-         numbers for Prometheus\n<li><a href=\"/healthz\">/healthz</a>: whether the process is alive\n</ul>\n</html>\n"
+         numbers for Prometheus\n<li><a href=\"/healthz\">/healthz</a>: whether the process is alive\n\
+         <li><a href=\"/openapi.json\">/openapi.json</a>: the control API, for programs\n</ul>\n</html>\n"
     ))
 }

@@ -94,8 +94,8 @@ impl Service {
         let metrics = Metrics::register(&registry)?;
         let plane = ControlPlane::new(Arc::new(store), targets, mappings);
         let (draining, http_end) = (CancellationToken::new(), CancellationToken::new());
-        let reconciling = Reconciler::new(plane.clone(), metrics).run(draining.clone());
-        let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciling));
+        let reconciler = Reconciler::begin(plane.clone(), metrics).await?;
+        let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciler.run(draining.clone())));
         let control = access::guard(routes::router(plane.clone()), server.access.clone());
         let shared = Shared { registry, plane: plane.clone(), draining: draining.clone() };
         let http = listener::serve(listener, server.tls.clone(), http::router(shared, control), http_end.clone());
@@ -106,6 +106,11 @@ impl Service {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Which mappings there are.
+    pub fn plane(&self) -> &ControlPlane {
+        &self.plane
     }
 
     /// Goes on by another reading of the configuration, if that has no problem: what is the same in it is

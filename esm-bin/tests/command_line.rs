@@ -1,13 +1,18 @@
 //! The program itself: what it prints, and how it exits.
 
 use std::{
+    fs::{self, File},
     io::{BufRead as _, BufReader},
     net::TcpListener,
+    path::Path,
     process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 const TEN_MISTAKES: &str = r#"
 [server]
@@ -326,4 +331,130 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(std::time::SystemTime::now() < deadline, "waited for {what} in vain");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
+}
+
+/// Answers as the control API does, in two pages.
+async fn control_api() -> String {
+    use axum::{
+        Json, Router,
+        http::{StatusCode, Uri},
+        routing::get,
+    };
+    let mapping = |number: u8| {
+        serde_json::json!({
+            "UUID": format!("00000000-0000-0000-0000-00000000000{number}"), "State": "Enabled", "KMSKeyArn": null,
+            "FunctionArn": "arn:aws:lambda:us-east-1:000000000000:function:f", "Queues": [format!("queue {number}")],
+            "EventSourceArn": "arn:aws:mq:us-east-1:000000000000:broker:pizza:b-1", "LastProcessingResult": "OK",
+        })
+    };
+    let list = async move |uri: Uri| {
+        let (number, next) = if uri.query() == Some("Marker=m+1") { (2, None) } else { (1, Some("m 1")) };
+        Json(serde_json::json!({ "EventSourceMappings": [mapping(number)], "NextMarker": next }))
+    };
+    let one = async move |axum::extract::Path(uuid): axum::extract::Path<String>| {
+        if uuid.ends_with('1') {
+            return (StatusCode::OK, Json(mapping(1)));
+        }
+        (StatusCode::NOT_FOUND, Json(serde_json::json!({ "Message": "The resource you requested does not exist." })))
+    };
+    let router = Router::new()
+        .route("/2015-03-31/event-source-mappings", get(list))
+        .route("/2015-03-31/event-source-mappings/{uuid}", get(one));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("has an address");
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mappings_of_a_running_service_are_shown_as_a_table_or_as_they_are() {
+    let endpoint = control_api().await;
+    let esm = |arguments: &[&str]| {
+        let arguments = [&["mappings"], arguments, &["--endpoint", &endpoint]].concat();
+        let output = Command::new(env!("CARGO_BIN_EXE_esm")).args(arguments).output().expect("runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("is text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, table, _) = esm(&[]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!((code, lines.len()), (Some(0), 3), "{table}");
+    assert!(
+        lines[0].starts_with("UUID  ") && lines[2].ends_with("Enabled  f         pizza         queue 2  OK"),
+        "{table}"
+    );
+    let (_, json, _) = esm(&["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["EventSourceMappings"][1]["Queues"][0], "queue 2");
+    let (_, members, _) = esm(&["get", "00000000-0000-0000-0000-000000000001"]);
+    assert!(members.contains("LastProcessingResult             OK\n") && !members.contains("KMSKeyArn"), "{members}");
+    let (code, _, error) = esm(&["get", "00000000-0000-0000-0000-000000000009"]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("answered 404 Not Found: The resource you requested does not exist."), "{error}");
+
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_esm")).args(["mappings", "--endpoint", "http://127.0.0.1:1"]).output();
+    let output = output.expect("runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("cannot ask http://127.0.0.1:1; is esm serve running?"), "{error}");
+}
+
+/// Waits until `esm` has said so.
+fn wait_for_log(log: &Path, words: &str, times: usize) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        if text.matches(words).count() >= times {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{words:?} is not in {text}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_hang_up_has_the_file_read_again_and_one_with_a_mistake_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, log) = (folder.path().join("esm.toml"), folder.path().join("log"));
+    let write = |listen: &str, queue: &str| {
+        let text = format!(
+            "[server]\nlisten = \"{listen}\"\n[brokers.b]\nengine = \"activemq\"\nendpoints = [\"tcp://127.0.0.1:1\"]\n\
+             [secrets.s]\nusername = \"u\"\npassword = {{ env = \"ESM_TEST_PASSWORD\" }}\n\
+             [functions.f]\nprocess = {{ command = [\"absent\"] }}\n[[event_source_mappings]]\nfunction_name = \"f\"\n\
+             event_source = \"b\"\nqueues = {queue}\nsecret = \"s\"\n"
+        );
+        fs::write(&file, text).expect("writes");
+    };
+    write("127.0.0.1:0", "[\"one\"]");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_esm"))
+        .args(["serve", "--log-format", "json", "--config"])
+        .arg(&file)
+        .env("ESM_TEST_PASSWORD", "hunter2")
+        .stdout(File::create(&log).expect("a file"))
+        .stderr(File::options().append(true).open(&log).expect("opens"))
+        .spawn()
+        .expect("runs");
+    let signal = |name: &str| {
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().expect("runs").success());
+    };
+    wait_for_log(&log, "\"queue\":\"one\"", 1);
+
+    write("127.0.0.1:0", "[]");
+    signal("-HUP");
+    wait_for_log(&log, "the configuration cannot be used; that of before stays", 1);
+    wait_for_log(&log, "event_source_mappings[0].queues", 1);
+    write("127.0.0.2:0", "[\"two\"]");
+    signal("-HUP");
+    wait_for_log(&log, "has changed, which takes a restart", 1);
+    write("127.0.0.1:0", "[\"two\"]");
+    signal("-HUP");
+    wait_for_log(&log, "\"queue\":\"two\"", 1);
+    wait_for_log(&log, "stopped", 1);
+
+    signal("-TERM");
+    assert!(child.wait().expect("ends").success());
+    let text = fs::read_to_string(&log).expect("is there");
+    assert_eq!(text.matches("the configuration was read again").count(), 1);
+    assert!(!text.contains("hunter2"));
 }

@@ -1,6 +1,6 @@
 //! The whole service in this process, asked over HTTP.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use esm::{
     config::{self, Config},
@@ -8,6 +8,7 @@ use esm::{
 };
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// Nothing listens at port 1, so the first mapping keeps trying; the second is not to run.
 const CONFIGURATION: &str = r#"
@@ -34,9 +35,10 @@ secret = "login"
 enabled = false
 "#;
 
-fn configuration() -> Config {
+/// Of a service that keeps its store in this folder.
+fn configuration(folder: &TempDir) -> Config {
     let environment = HashMap::from([("PASSWORD".into(), "hunter2".into())]);
-    config::read(CONFIGURATION, Path::new(""), &environment).unwrap_or_else(|problems| panic!("{problems:?}"))
+    config::read(CONFIGURATION, folder.path(), &environment).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
 async fn get(service: &Service, path: &str) -> Response {
@@ -45,7 +47,8 @@ async fn get(service: &Service, path: &str) -> Response {
 
 #[tokio::test]
 async fn readiness_tells_of_each_mapping_and_one_in_trouble_does_not_spoil_it() {
-    let service = Service::start(configuration()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(configuration(&folder)).await.unwrap();
     let mut answer = get(&service, "/readyz").await;
     while answer.status() != StatusCode::OK {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -68,8 +71,9 @@ async fn readiness_tells_of_each_mapping_and_one_in_trouble_does_not_spoil_it() 
 
 #[tokio::test]
 async fn metrics_and_health_are_served() {
-    let service = Service::start(configuration()).await.unwrap();
-    let uuid = configuration().mappings[0].mapping.uuid;
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(configuration(&folder)).await.unwrap();
+    let uuid = configuration(&folder).mappings[0].mapping.uuid;
 
     assert_eq!(get(&service, "/healthz").await.status(), StatusCode::OK);
     let page = get(&service, "/").await.text().await.unwrap();
@@ -90,9 +94,14 @@ async fn metrics_and_health_are_served() {
 
 #[tokio::test]
 async fn a_taken_port_is_told_by_its_key() {
-    let service = Service::start(configuration()).await.unwrap();
-    let mut configuration = configuration();
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(configuration(&folder)).await.unwrap();
+    let mut configuration = configuration(&folder);
+    let error = Service::start(self::configuration(&folder)).await.err().expect("the folder is taken");
+    assert!(format!("{error:#}").starts_with("server.data_dir: `"), "{error:#}");
     configuration.server.listen = service.address();
+    let other_folder = tempfile::tempdir().unwrap();
+    configuration.server.data_dir = other_folder.path().into();
     let error = Service::start(configuration).await.err().expect("the port is taken");
     assert!(error.to_string().starts_with("server.listen: cannot listen on 127.0.0.1:"), "{error}");
 }

@@ -1,5 +1,7 @@
 //! The embedded store keeps what every store promises, and refuses what it cannot trust.
 
+#![allow(clippy::unwrap_used, reason = "what cannot go on fails the test")]
+
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{FileExt as _, PermissionsExt as _},

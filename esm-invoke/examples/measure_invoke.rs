@@ -110,7 +110,7 @@ async fn over_http(event: &Bytes, pause: Option<Duration>) -> Result<Value, Fail
 }
 
 async fn invoke_for_a_round(invoker: &dyn Invoke, event: &Bytes, pause: Option<Duration>) -> Result<Value, Failure> {
-    assert_eq!(invoker.invoke(event.clone().into()).await, Outcome::Success);
+    assert_eq!(invoker.invoke(event.clone().into()).await.outcome, Outcome::Success);
     let mut latencies = Vec::new();
     let (started, before) = (Instant::now(), cpu()?);
     while started.elapsed() < ROUND {
@@ -118,7 +118,7 @@ async fn invoke_for_a_round(invoker: &dyn Invoke, event: &Bytes, pause: Option<D
             tokio::time::sleep(pause).await;
         }
         let invoked = Instant::now();
-        assert_eq!(invoker.invoke(event.clone().into()).await, Outcome::Success);
+        assert_eq!(invoker.invoke(event.clone().into()).await.outcome, Outcome::Success);
         latencies.push(invoked.elapsed());
     }
     result(latencies, started, before)

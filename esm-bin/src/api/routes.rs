@@ -71,9 +71,9 @@ async fn list(State(plane): State<ControlPlane>, RawQuery(query): RawQuery) -> A
     })?;
     // An empty one is how some clients ask for the first page.
     let marker = marker.filter(|marker| !marker.is_empty());
-    let place = marker.map(|marker| query::read_marker(&marker)).transpose()?;
+    let after = marker.map(|marker| query::read_marker(&marker)).transpose()?;
     let most = most.and_then(|most| most.parse().ok()).unwrap_or(LONGEST_PAGE);
-    let (views, next) = plane.list(&ListFilter { event_source, function_name }, place.as_deref(), most).await?;
+    let (views, next) = plane.list(&ListFilter { event_source, function_name }, after.as_deref(), most).await?;
     let page = Page {
         next_marker: next.as_deref().map(query::marker),
         event_source_mappings: views.into_iter().map(Configuration::from).collect(),

@@ -7,7 +7,10 @@ use esm_core::{
     filter::{FilterErrors, LONGEST_PATTERN, MOST_FILTERS},
     mapping::BatchingWindow,
 };
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::{Map, Value};
 use tracing::warn;
 
@@ -412,8 +415,8 @@ struct Settings {
     batch_size: Option<i64>,
     filter_criteria: Option<FilterCriteria>,
     /// Null takes away what was set, since no number of seconds means the default.
-    #[serde(default, deserialize_with = "present")]
-    maximum_batching_window_in_seconds: Option<Option<i64>>,
+    #[serde(default, deserialize_with = "window")]
+    maximum_batching_window_in_seconds: Option<BatchingWindow>,
     source_access_configurations: Option<Vec<SourceAccessConfiguration>>,
     #[serde(rename = "KMSKeyArn")]
     kms_key_arn: Option<String>,
@@ -426,8 +429,11 @@ struct Settings {
     metrics_config: Option<MetricsConfig>,
 }
 
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+fn window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BatchingWindow>, D::Error> {
+    match Option::<i64>::deserialize(deserializer)? {
+        None => Ok(Some(BatchingWindow::default())),
+        Some(seconds) => seconds.try_into().map(Some).map_err(D::Error::custom),
+    }
 }
 
 impl Settings {
@@ -446,7 +452,6 @@ impl Settings {
         if destination(on_success).is_some_and(|arn| !arn.is_empty()) {
             problems.add("Unsupported DestinationConfig parameter for given event source mapping type. (OnSuccess)");
         }
-        let window = self.maximum_batching_window_in_seconds;
         let concurrency = self.scaling_config.map(|config| config.maximum_concurrency);
         Changes {
             function_name: self.function_name.and_then(|name| problems.built("FunctionName", name)),
@@ -454,10 +459,7 @@ impl Settings {
             secret: None,
             enabled: self.enabled,
             batch_size: self.batch_size.and_then(|size| problems.built("BatchSize", size)),
-            window: window.and_then(|window| match window {
-                None => Some(BatchingWindow::default()),
-                Some(seconds) => problems.built("MaximumBatchingWindowInSeconds", seconds),
-            }),
+            window: self.maximum_batching_window_in_seconds,
             filter: self.filter_criteria.map(|criteria| problems.filter(criteria)),
             maximum_concurrency: concurrency
                 .map(|number| number.and_then(|number| problems.built("ScalingConfig.MaximumConcurrency", number))),
@@ -680,9 +682,9 @@ mod tests {
         );
         assert_eq!(answered["DestinationConfig"], json!({ "OnFailure": { "Destination": full().on_failure } }));
         assert_eq!(answered["MaximumBatchingWindowInSeconds"], 0);
-        let asked: Map<_, _> =
-            members(answered).into_iter().filter(|(name, _)| CREATE.iter().any(|member| member.name == name)).collect();
-        let asked = Map::from_iter(asked.into_iter().chain([("FunctionName".into(), json!("f:live"))]));
+        let is_asked = |(name, _): &(String, Value)| CREATE.iter().any(|member| member.name == name);
+        let mut asked: Map<_, _> = members(answered).into_iter().filter(is_asked).collect();
+        asked.insert("FunctionName".into(), "f:live".into());
         assert_eq!(create(asked).unwrap().0, full());
     }
 
@@ -700,8 +702,8 @@ mod tests {
         assert_eq!(check(MappingSpec::new(function_name, event_source, queue, secret)), 11);
     }
 
-    fn refused(request: Value, expected: ApiError) {
-        assert_eq!(create(members(request)).unwrap_err(), expected);
+    fn refused(request: Value, expected: &ApiError) {
+        assert_eq!(&create(members(request)).unwrap_err(), expected);
     }
 
     fn request(more: Value) -> Value {
@@ -723,7 +725,7 @@ mod tests {
                      satisfy constraint: Member must have value less than or equal to 10000; Value with length 2 at 'queues' \
                      failed to satisfy constraint: Member must have length less than or equal to 1";
         let request = request(json!({ "FunctionName": "a b", "BatchSize": 10_001, "Queues": ["a", "b"] }));
-        refused(request, ApiError::Validation(words.into()));
+        refused(request, &ApiError::Validation(words.into()));
     }
 
     #[test]
@@ -750,7 +752,7 @@ mod tests {
             request(
                 json!({ "BatchSize": "10", "Enabled": 1, "MaximumRetryAttempts": 1.5, "Queues": "q", "Unknown": 1 }),
             ),
-            ApiError::Serialization(
+            &ApiError::Serialization(
                 "NUMBER_VALUE at 'enabled' can not be converted to a Boolean; STRING_VALUE at 'batchSize' can not be \
                  converted to an Integer; STRING_VALUE at 'queues' can not be converted to a List; DECIMAL_VALUE at \
                  'maximumRetryAttempts' can not be converted to an Integer"
@@ -801,7 +803,7 @@ mod tests {
     #[test]
     fn a_source_needs_an_arn_a_queue_and_one_login() {
         let check = |more: Value, words: &str| {
-            refused(request(more), ApiError::InvalidParameterValue(words.into()));
+            refused(request(more), &ApiError::InvalidParameterValue(words.into()));
         };
         check(json!({ "EventSourceArn": null }), "Unrecognized event source. (EventSourceArn is missing)");
         check(json!({ "Queues": null }), "Required 'queues' parameter is missing.");
@@ -847,7 +849,7 @@ mod tests {
         check(json!({ "BisectBatchOnFunctionError": false }), |spec| spec.bisect_batch_on_function_error = false);
         check(json!({ "DestinationConfig": { "OnFailure": {} } }), |spec| spec.on_failure = None);
         check(json!({ "SourceAccessConfigurations": [{ "Type": "BASIC_AUTH", "URI": "b" }] }), |spec| {
-            spec.secret = "b".into()
+            spec.secret = "b".into();
         });
     }
 

@@ -31,7 +31,11 @@ pub(crate) struct Context<'a> {
     pub(super) readings: RefCell<Vec<u64>>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    pub(super) fn new(folder: &'a Path, environment: &'a Environment) -> Self {
+        Self { folder, environment, problems: Problems::default(), readings: RefCell::default() }
+    }
+
     /// Takes note of what was read beside the tree.
     pub(super) fn note(&self, content: &[u8]) {
         let mut hasher = DefaultHasher::new();

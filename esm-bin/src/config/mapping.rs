@@ -107,7 +107,11 @@ fn report(table: &Table<'_>, violations: Vec<Violation>) -> Reported {
         (None, Some(key)) => table.report_at(key, violation.words),
         (None, None) => table.report(violation.words),
     };
-    violations.into_iter().map(report).last().unwrap_or_else(|| table.report("cannot be planned"))
+    violations
+        .into_iter()
+        .map(report)
+        .fold(None, |_, reported| Some(reported))
+        .unwrap_or_else(|| table.report("cannot be planned"))
 }
 
 fn read_tags(entry: &Entry<'_>) -> Result<BTreeMap<String, String>, Reported> {

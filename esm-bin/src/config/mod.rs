@@ -21,7 +21,7 @@ mod targets;
 mod tests;
 mod warnings;
 
-use std::{cell::RefCell, collections::HashMap, fs, path::Path, sync::Arc};
+use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use uuid::Uuid;
 
@@ -35,7 +35,7 @@ pub use self::{
     server::{Identity, Server},
     targets::Targets,
 };
-use self::{entry::Context, problem::Problems, table::Table, targets::Named};
+use self::{entry::Context, table::Table, targets::Named};
 pub(crate) use self::{
     entry::{Entry, all},
     problem::Reported,
@@ -82,13 +82,13 @@ pub fn read(text: &str, folder: &Path, environment: &Environment) -> Result<Conf
     read_after(None, text, folder, environment)
 }
 
-fn read_after(
+pub(crate) fn read_after(
     before: Option<&Targets>,
     text: &str,
     folder: &Path,
     environment: &Environment,
 ) -> Result<Config, Vec<Problem>> {
-    let context = Context { folder, environment, problems: Problems::default(), readings: RefCell::default() };
+    let context = Context::new(folder, environment);
     let merged = sources::merge(text, environment, &context.problems);
     let config =
         merged.and_then(|merged| Entry::new(String::new(), merged.into(), &context).table(|table| root(table, before)));

@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+#[cfg(test)]
+use crate::adapters::Sources;
+
 use super::{
     broker::Broker, entry::Entry, function::Function, names::FunctionName, problem::Reported, secret::Login,
     server::Identity,
@@ -107,4 +110,26 @@ fn because<T>(words: String) -> Result<T, Unresolved> {
 fn there_are<T>(things: &Named<T>) -> String {
     let names: Vec<_> = things.keys().map(String::as_str).collect();
     if names.is_empty() { "there is none".into() } else { format!("there are: {}", names.join(", ")) }
+}
+
+#[cfg(test)]
+impl Targets {
+    /// The same, but its brokers' queues are read from elsewhere.
+    pub(crate) fn reading_from(self, sources: impl Fn() -> Sources) -> Self {
+        let elsewhere = |broker: Result<Arc<Broker>, Reported>| {
+            let broker = broker?;
+            Ok(Arc::new(Broker {
+                name: broker.name.clone(),
+                engine: broker.engine,
+                arn: broker.arn.clone(),
+                endpoints: broker.endpoints.clone(),
+                consumer_timeout: broker.consumer_timeout,
+                dead_letter_queue: broker.dead_letter_queue.clone(),
+                sources: sources(),
+                definition: broker.definition.clone(),
+            }))
+        };
+        let brokers = self.brokers.into_iter().map(|(name, broker)| (name, elsewhere(broker))).collect();
+        Self { brokers, ..self }
+    }
 }

@@ -8,3 +8,5 @@ pub mod reconciler;
 pub mod spec;
 pub mod store;
 pub mod tags;
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,8 @@ pub(super) struct Inner {
 pub(super) struct File {
     pub(super) targets: Arc<Targets>,
     pub(super) mappings: BTreeMap<Uuid, ConfiguredMapping>,
+    /// The order in the file.
+    order: Vec<Uuid>,
     /// Counts the times that it was read.
     pub(super) generation: u64,
     read_at_ms: i64,
@@ -75,7 +77,7 @@ impl Run {
 pub struct Readiness {
     /// Every enabled mapping runs, or is retrying.
     pub is_ready: bool,
-    /// Those of the file first.
+    /// Those of the file first, in its order.
     pub mappings: Vec<MappingStatus>,
 }
 
@@ -408,7 +410,7 @@ impl ControlPlane {
         let file = self.0.file();
         let runs = self.0.runs.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut mappings = Vec::new();
-        for (uuid, configured) in &file.mappings {
+        for (uuid, configured) in file.order.iter().filter_map(|uuid| file.mappings.get_key_value(uuid)) {
             let shown = self.0.shown(*uuid);
             mappings.push(MappingStatus {
                 uuid: *uuid,
@@ -546,9 +548,10 @@ impl Inner {
         if let Some(Run::Started { planned, .. }) = runs.get(&uuid)
             && let Some(other) = other_reader(&runs, uuid, planned)
         {
-            shown.result += &format!(
+            let ours = format!(
                 "; the event source mapping {other} reads the same queue, so each message goes to only one of the two"
             );
+            shown.result.push_str(&ours);
         }
         shown
     }
@@ -583,8 +586,9 @@ impl Shown {
 
 impl File {
     fn new(targets: Arc<Targets>, mappings: Vec<ConfiguredMapping>, generation: u64) -> Self {
+        let order = mappings.iter().map(|configured| configured.mapping.uuid).collect();
         let by_uuid = mappings.into_iter().map(|configured| (configured.mapping.uuid, configured)).collect();
-        Self { targets, mappings: by_uuid, generation, read_at_ms: now_ms() }
+        Self { targets, mappings: by_uuid, order, generation, read_at_ms: now_ms() }
     }
 
     fn route(&self, configured: &ConfiguredMapping) -> Route {

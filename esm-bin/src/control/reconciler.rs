@@ -109,25 +109,25 @@ fn next_step(wanted: Option<State>, phase: Option<Phase>, change: Change) -> Opt
             (Some(Phase::Refused), _) => Some(Step::Forget),
             (None, Some(State::Disabling)) => Some(Step::Settle(State::Disabled)),
             (None, Some(State::Deleting)) => Some(Step::Remove),
-            (Some(Phase::Stopping), _) | (None, _) => None,
+            (Some(Phase::Stopping) | None, _) => None,
         };
     };
     match (phase, change) {
         (None, _) | (Some(Phase::Refused), Change::Restart | Change::Settings) => Some(Step::Start),
-        (Some(Phase::Stopping), _) => None,
         (Some(Phase::Starting | Phase::Up), Change::Restart) => Some(Step::Stop),
         (Some(Phase::Starting | Phase::Up), Change::Settings) => Some(Step::Adjust),
         (Some(Phase::Up | Phase::Refused), Change::None) if state != State::Enabled => {
             Some(Step::Settle(State::Enabled))
         }
-        (Some(Phase::Starting | Phase::Up | Phase::Refused), Change::None) => None,
+        (Some(Phase::Stopping), _) | (Some(Phase::Starting | Phase::Up | Phase::Refused), Change::None) => None,
     }
 }
 
 impl Reconciler {
-    /// A reconciler for a control plane; there may be one only.
-    pub fn new(plane: ControlPlane, metrics: Metrics) -> Self {
-        Self {
+    /// A reconciler for a control plane; there may be one only. When it returns, everything that should
+    /// run was started.
+    pub async fn begin(plane: ControlPlane, metrics: Metrics) -> Result<Self, StoreError> {
+        let mut reconciler = Self {
             plane,
             supervisor: Supervisor::new(metrics.clone()),
             metrics,
@@ -136,7 +136,9 @@ impl Reconciler {
             rising: JoinSet::new(),
             closing: JoinSet::new(),
             store_is_failing: false,
-        }
+        };
+        reconciler.reconcile().await?;
+        Ok(reconciler)
     }
 
     /// Reconciles until it is asked to drain, and then ends every mapping in good order. What is kept

@@ -189,7 +189,7 @@ impl Violation {
         Self { member, words: words.into(), aws: None, reported: None }
     }
 
-    fn as_aws(self, aws: &'static str) -> Self {
+    fn in_awss_words(self, aws: &'static str) -> Self {
         Self { aws: Some(aws), ..self }
     }
 
@@ -298,11 +298,11 @@ pub fn plan(
     let mut note = |violation| violations.push(violation);
     let function = targets.function(&spec.function_name);
     let function = function.map_err(|why| {
-        note(Violation::unresolved(Member::FunctionName, why).as_aws("Function does not exist"));
+        note(Violation::unresolved(Member::FunctionName, why).in_awss_words("Function does not exist"));
     });
     let broker = targets.broker(&spec.event_source);
     let broker = broker.map_err(|why| {
-        note(Violation::unresolved(Member::EventSource, why).as_aws("Unrecognized event source."));
+        note(Violation::unresolved(Member::EventSource, why).in_awss_words("Unrecognized event source."));
     });
     let login = targets.login(&spec.secret).map_err(|why| note(Violation::unresolved(Member::Secret, why)));
     let read_tags = tags::parse(tags).map_err(|problems| {
@@ -404,7 +404,8 @@ fn virtual_host(spec: &MappingSpec, engine: Engine) -> Result<Option<String>, Vi
         (Engine::Rabbitmq, None) => Ok(Some(DEFAULT_VIRTUAL_HOST.into())),
         (Engine::Activemq, Some(_)) => {
             let violation = Violation::new(Member::VirtualHost, "ActiveMQ has no virtual hosts; remove it");
-            Err(violation.as_aws("Unsupported source access configurations type for given event source mapping type."))
+            Err(violation
+                .in_awss_words("Unsupported source access configurations type for given event source mapping type."))
         }
         (Engine::Activemq, None) => Ok(None),
     }
@@ -473,11 +474,13 @@ fn not_yet(spec: &MappingSpec) -> impl Iterator<Item = Violation> {
     .map(|(member, _)| Violation::new(member, "this build does not act on it yet; remove it"))
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn is_absent(window: &BatchingWindow) -> bool {
     window.seconds().is_none()
 }
 
 /// A number that a type restricts.
+#[allow(clippy::ref_option, reason = "as serde calls it")]
 mod number {
     use std::fmt::Display;
 
@@ -494,6 +497,7 @@ mod number {
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 mod window {
     use esm_core::mapping::BatchingWindow;
     use serde::{Deserializer, Serialize as _, Serializer};
@@ -510,6 +514,7 @@ mod window {
 }
 
 /// Filters as their patterns.
+#[allow(clippy::ref_option, reason = "as serde calls it")]
 mod filter {
     use std::sync::Arc;
 

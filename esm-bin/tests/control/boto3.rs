@@ -7,7 +7,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio},
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::common::service::Service;
 
@@ -44,7 +44,8 @@ impl Boto3 {
 
     /// What an operation answers, without what belongs to HTTP.
     pub(crate) fn call(&mut self, operation: &str, parameters: Value) -> Result<Value, Exception> {
-        writeln!(self.input, "{}", json!([operation, parameters])).expect("writes");
+        let line = Value::Array(vec![operation.into(), parameters]);
+        writeln!(self.input, "{line}").expect("writes");
         let mut line = String::new();
         self.output.read_line(&mut line).expect("reads");
         let mut said: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{operation}: {line}"));

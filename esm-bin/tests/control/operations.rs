@@ -57,8 +57,8 @@ async fn a_mapping_is_made_read_changed_tagged_and_deleted() {
     let listed = boto3.call("list_event_source_mappings", json!({})).unwrap();
     assert_eq!(listed, json!({ "EventSourceMappings": [expected] }));
 
-    let changes = json!({ "UUID": uuid, "BatchSize": 8, "FilterCriteria": {}, "ScalingConfig": {} });
-    let changed = boto3.call("update_event_source_mapping", changes).unwrap();
+    let request = json!({ "UUID": uuid, "BatchSize": 8, "FilterCriteria": {}, "ScalingConfig": {} });
+    let changed = boto3.call("update_event_source_mapping", request).unwrap();
     expected = with(
         expected,
         json!({
@@ -81,7 +81,8 @@ async fn a_mapping_is_made_read_changed_tagged_and_deleted() {
 }
 
 fn check(boto3: &mut Boto3, operation: &str, parameters: Value, status: u16, class: &str, message: &str) {
-    let error = boto3.call(operation, parameters.clone()).expect_err(&format!("{operation} {parameters}"));
+    let asked = format!("{operation} {parameters}");
+    let error = boto3.call(operation, parameters).expect_err(&asked);
     assert_eq!(error.class, class, "{error:?}");
     assert_eq!(error.response["ResponseMetadata"]["HTTPStatusCode"], status, "{error:?}");
     assert!(error.message.starts_with(message), "{} does not start with {message}", error.message);

@@ -16,9 +16,9 @@ async fn service() -> Service {
 
 async fn create(service: &Service, request: &Value) -> Value {
     let mappings = service.url("/2015-03-31/event-source-mappings/");
-    let answer = reqwest::Client::new().post(mappings).json(request).send().await.unwrap();
-    assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
-    answer.json().await.unwrap()
+    let answer = reqwest::Client::new().post(mappings).json(request).send().await.expect("is answered");
+    assert_eq!(answer.status(), 202, "{}", answer.text().await.expect("is text"));
+    answer.json().await.expect("is JSON")
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ fn create(service: &Service, queue: &str, access: &[&str]) -> Value {
     });
     holds(&made, &expected);
     let login = json!({ "Type": "BASIC_AUTH", "URI": SECRET_ARN });
-    assert!(made["SourceAccessConfigurations"].as_array().unwrap().contains(&login));
+    assert!(made["SourceAccessConfigurations"].as_array().expect("a list").contains(&login));
     made
 }
 

@@ -16,8 +16,8 @@ use crate::{
 
 /// Reads a resource: both calls have to work.
 fn read(boto3: &mut Boto3, uuid: &str) -> (Value, Value) {
-    let mapping = boto3.call("get_event_source_mapping", json!({ "UUID": uuid })).unwrap();
-    let tags = boto3.call("list_tags", json!({ "Resource": mapping["EventSourceMappingArn"] })).unwrap();
+    let mapping = boto3.call("get_event_source_mapping", json!({ "UUID": uuid })).expect("succeeds");
+    let tags = boto3.call("list_tags", json!({ "Resource": mapping["EventSourceMappingArn"] })).expect("succeeds");
     (mapping, tags)
 }
 
@@ -29,8 +29,8 @@ fn planned(mapping: &Value) -> Value {
 
 async fn update(boto3: &mut Boto3, uuid: &str, changes: Value) -> Value {
     let mut request = json!({ "UUID": uuid, "FunctionName": FUNCTION_ARN });
-    request.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-    boto3.call("update_event_source_mapping", request).unwrap();
+    request.as_object_mut().expect("an object").extend(changes.as_object().expect("an object").clone());
+    boto3.call("update_event_source_mapping", request).expect("succeeds");
     settled(boto3, uuid, &["Disabling", "Enabling", "Updating"]).await
 }
 
@@ -50,7 +50,7 @@ async fn applies_plans_changes_and_destroys<B: Broker>(broker: &B, queue: &str, 
         "SourceAccessConfigurations": access,
         "Tags": { "managed": "yes" },
     });
-    let made = boto3.call("create_event_source_mapping", request).unwrap();
+    let made = boto3.call("create_event_source_mapping", request).expect("succeeds");
     let uuid = text(&made["UUID"]);
     let created = settled(boto3, uuid, &["Creating", "Enabling", "Disabling"]).await;
     assert_eq!(created["State"], "Enabled");
@@ -76,8 +76,8 @@ async fn applies_plans_changes_and_destroys<B: Broker>(broker: &B, queue: &str, 
     assert_eq!(update(boto3, uuid, filter.clone()).await["FilterCriteria"], filter["FilterCriteria"]);
     assert!(update(boto3, uuid, json!({ "FilterCriteria": {} })).await["FilterCriteria"].is_null());
     let arn = &made["EventSourceMappingArn"];
-    boto3.call("tag_resource", json!({ "Resource": arn, "Tags": { "new": "tag" } })).unwrap();
-    boto3.call("untag_resource", json!({ "Resource": arn, "TagKeys": ["managed"] })).unwrap();
+    boto3.call("tag_resource", json!({ "Resource": arn, "Tags": { "new": "tag" } })).expect("succeeds");
+    boto3.call("untag_resource", json!({ "Resource": arn, "TagKeys": ["managed"] })).expect("succeeds");
     assert_eq!(read(boto3, uuid).1, json!({ "Tags": { "new": "tag" } }));
 
     // Disable, and a plan that finds nothing to do.

@@ -1,6 +1,5 @@
 //! Where secrets come from, and that they never show.
 
-use std::cell::RefCell;
 use std::fs;
 
 use secrecy::ExposeSecret as _;
@@ -8,7 +7,7 @@ use secrecy::ExposeSecret as _;
 use super::environment;
 use crate::config::{
     entry::{Context, Entry},
-    problem::{Problem, Problems},
+    problem::Problem,
     secret, sources,
 };
 
@@ -20,12 +19,7 @@ fn secrets_come_from_the_environment_or_files_and_never_show() {
     fs::write(folder.path().join("broken"), r#"{"username":"u","password":12345678}"#).unwrap();
     let login = |lines: &str| {
         let environment = environment(&[]);
-        let context = Context {
-            folder: folder.path(),
-            environment: &environment,
-            problems: Problems::default(),
-            readings: RefCell::default(),
-        };
+        let context = Context::new(folder.path(), &environment);
         let merged = sources::merge(lines, &environment, &context.problems).unwrap();
         let login = Entry::new("s".into(), merged.into(), &context).table(secret::login);
         (login, context.problems.into_vec().iter().map(Problem::to_string).collect::<Vec<_>>())

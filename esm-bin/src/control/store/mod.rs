@@ -1,4 +1,4 @@
-//! The store that `esm` brings along: SQLite in a folder of its own.
+//! The store that `esm` brings along: `SQLite` in a folder of its own.
 //!
 //! One writer, so that no change waits for another's lock in vain, and a few readers beside it. Each
 //! change is one statement, and each is on the disk before it is answered.
@@ -28,13 +28,13 @@ use uuid::Uuid;
 
 const DATABASE: &str = "esm.db";
 const LOCK: &str = "esm.lock";
-/// Marks a SQLite database as ours: `esm1`.
+/// Marks a `SQLite` database as ours: `esm1`.
 const APPLICATION_ID: i64 = 0x6573_6d31;
 const READERS: u32 = 4;
 /// Longer than any statement here takes on a disk that works.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Mappings in a SQLite database.
+/// Mappings in a `SQLite` database.
 pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
@@ -88,12 +88,12 @@ pub enum OpenError {
         /// Which change is not known.
         words: String,
     },
-    /// SQLite does not open it.
+    /// `SQLite` does not open it.
     #[error("cannot open `{}`: {words}", database.display())]
     Database {
         /// The file.
         database: PathBuf,
-        /// SQLite's words.
+        /// `SQLite`'s words.
         words: String,
     },
 }
@@ -194,7 +194,7 @@ fn not_migrated(database: &Path, error: MigrateError) -> OpenError {
     }
 }
 
-/// SQLite's own words, without the library's.
+/// `SQLite`'s own words, without the library's.
 fn plain(error: &sqlx::Error) -> String {
     error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }
@@ -239,7 +239,7 @@ impl Store for SqliteStore {
     async fn replace(&self, mapping: &StoredMapping) -> Result<bool, StoreError> {
         match self.write(sql::REPLACE, mapping).await {
             Ok(replaced) => Ok(replaced),
-            Err(error) if error.as_database_error().is_some_and(|error| error.is_unique_violation()) => {
+            Err(error) if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) => {
                 match self.with_route(&mapping.route).await? {
                     Some(uuid) => Err(StoreError::Conflict { uuid }),
                     None => Ok(false), // the other one is gone meanwhile

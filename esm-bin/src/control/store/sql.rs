@@ -1,4 +1,4 @@
-//! Every statement. The texts are for SQLite and PostgreSQL alike.
+//! Every statement. The texts are for `SQLite` and `PostgreSQL` alike.
 
 use sqlx::{
     SqlSafeStr as _,
