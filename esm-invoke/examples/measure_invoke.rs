@@ -32,8 +32,9 @@ use tokio::{net::TcpListener, time::Instant};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-const ROUNDS: usize = 5;
-const ROUND: Duration = Duration::from_secs(2);
+/// Many short ones: what else the machine does then meets both sides alike.
+const ROUNDS: usize = 30;
+const ROUND: Duration = Duration::from_millis(250);
 /// Between an answer and the next event, when it is a latency that is measured.
 const PAUSE: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -82,8 +82,8 @@ impl Kept {
     fn now() -> Self {
         let own = std::process::id().to_string();
         let numbered = fs::read_dir("/proc").unwrap().flatten();
-        let stats = numbered.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
-        let parents = stats.filter_map(|stat| stat.rsplit_once(')')?.1.split_whitespace().nth(1).map(str::to_owned));
+        let files = numbered.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+        let parents = files.filter_map(|stat| stat.rsplit_once(')')?.1.split_whitespace().nth(1).map(str::to_owned));
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
         Self {

@@ -115,10 +115,10 @@ impl Files {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    fn write(&self, name: &str, content: &[u8]) -> Option<PathBuf> {
+    fn write(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, content).unwrap();
-        Some(path)
+        path
     }
 }
 
@@ -127,9 +127,9 @@ async fn invoke(address: SocketAddr, authority: &Certified, shown: Option<&Certi
     let files = Files::new();
     let pem = |certified: &Certified| certified.certificate.to_pem().unwrap();
     let tls = TlsFiles {
-        ca_file: files.write("ca.pem", &pem(authority)),
-        cert_file: shown.and_then(|shown| files.write("client.pem", &pem(shown))),
-        key_file: shown.and_then(|shown| files.write("client.key", &shown.key.private_key_to_pem_pkcs8().unwrap())),
+        ca_file: Some(files.write("ca.pem", &pem(authority))),
+        cert_file: shown.map(|shown| files.write("client.pem", &pem(shown))),
+        key_file: shown.map(|shown| files.write("client.key", &shown.key.private_key_to_pem_pkcs8().unwrap())),
     };
     let mut settings = HttpSettings::new(format!("https://{address}/"), Duration::from_secs(60));
     settings.tls = Some(TlsMaterial::read(&tls).unwrap());

@@ -68,12 +68,12 @@ struct Conversation {
 struct Offer {
     request_id: Arc<str>,
     event: Event,
-    taken: oneshot::Sender<Instant>,
     answer: oneshot::Sender<Answer>,
 }
 
 struct Work {
     request_id: Arc<str>,
+    taken_at: Instant,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -89,13 +89,6 @@ pub(super) enum Answer {
     Result(Bytes),
     Error(PostedError),
     TooLarge,
-}
-
-/// The two ends of an offer that its maker waits for.
-pub(super) struct Offered {
-    /// When the event was taken.
-    pub(super) taken: oneshot::Receiver<Instant>,
-    pub(super) answer: oneshot::Receiver<Answer>,
 }
 
 /// A call that does not suit what the process was given.
@@ -177,13 +170,17 @@ impl Instance {
         }
     }
 
-    /// Has an event ready for when the process asks.
-    pub(super) fn offer(&self, request_id: Arc<str>, event: Event) -> Offered {
-        let (taken, when_taken) = oneshot::channel();
+    /// Has an event ready for when the process asks. What is returned waits for the answer.
+    pub(super) fn offer(&self, request_id: Arc<str>, event: Event) -> oneshot::Receiver<Answer> {
         let (answer, when_answered) = oneshot::channel();
-        self.lock().offer = Some(Offer { request_id, event, taken, answer });
+        self.lock().offer = Some(Offer { request_id, event, answer });
         self.offered.notify_waiters();
-        Offered { taken: when_taken, answer: when_answered }
+        when_answered
+    }
+
+    /// When the process took the event that it works on.
+    pub(super) fn taken_at(&self) -> Option<Instant> {
+        self.lock().work.as_ref().map(|work| work.taken_at)
     }
 
     /// Takes back an event that nobody asked for yet. False when it is too late.
@@ -212,11 +209,9 @@ impl Instance {
     fn take(&self) -> Option<Taken> {
         let mut conversation = self.lock();
         conversation.is_ready = true;
-        let Offer { request_id, event, taken, answer } = conversation.offer.take()?;
-        conversation.work = Some(Work { request_id: request_id.clone(), answer });
+        let Offer { request_id, event, answer } = conversation.offer.take()?;
+        conversation.work = Some(Work { request_id: request_id.clone(), taken_at: Instant::now(), answer });
         conversation.request_id = Some(request_id.clone());
-        // Nobody waits for it any more: then the process will be told by its end.
-        let _ = taken.send(Instant::now());
         Some(Taken { request_id, event })
     }
 

@@ -64,9 +64,13 @@ impl Launch {
         let parent = arguments.next()?.to_str()?.parse().ok()?;
         let memory = limit(&arguments.next()?).ok()?;
         let open_files = limit(&arguments.next()?).ok()?;
-        let file_access = match paths(&mut arguments)? {
+        let file_access = match limit(&arguments.next()?).ok()? {
             None => None,
-            Some(read) => Some(FileAccess { read, write: paths(&mut arguments)?? }),
+            Some(length) => {
+                let read = paths(&mut arguments, length)?;
+                let length = limit(&arguments.next()?).ok()??;
+                Some(FileAccess { read, write: paths(&mut arguments, length)? })
+            }
         };
         let command: Vec<OsString> = arguments.collect();
         (!command.is_empty()).then_some(Self { parent, memory, open_files, file_access, command })
@@ -105,11 +109,9 @@ fn files(access: Option<&FileAccess>) -> Vec<OsString> {
     [list(read), list(write)].concat()
 }
 
-/// The outer `None`: the arguments are not what [`files`] writes. The inner one: there is no list.
-fn paths(arguments: &mut impl Iterator<Item = OsString>) -> Option<Option<Vec<PathBuf>>> {
-    let Some(length) = limit(&arguments.next()?).ok()? else { return Some(None) };
+fn paths(arguments: &mut impl Iterator<Item = OsString>, length: u64) -> Option<Vec<PathBuf>> {
     let paths: Vec<PathBuf> = arguments.take(usize::try_from(length).ok()?).map(PathBuf::from).collect();
-    (paths.len() as u64 == length).then_some(Some(paths))
+    (paths.len() as u64 == length).then_some(paths)
 }
 
 fn limit(text: &OsStr) -> Result<Option<u64>, ParseIntError> {

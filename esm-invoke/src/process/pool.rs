@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     io,
+    pin::Pin,
     process::{Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -15,8 +16,8 @@ use esm_core::{
 };
 use futures_util::future::join_all;
 use tokio::{
-    sync::{OnceCell, Semaphore},
-    time::{Instant, sleep, sleep_until, timeout},
+    sync::{OnceCell, Semaphore, oneshot},
+    time::{Instant, Sleep, sleep, timeout},
 };
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -24,7 +25,7 @@ use uuid::Uuid;
 use super::{
     ProcessSettings,
     failure::{self, PostedError},
-    instance::{Answer, End, Instance, Offered},
+    instance::{Answer, End, Instance},
     launch::Launch,
     runtime_api::RuntimeApi,
 };
@@ -55,9 +56,17 @@ pub(super) struct Processes {
     living: Mutex<HashMap<i32, Arc<Instance>>>,
     /// Those that have nothing to do, and since when; the last one gets the next event, so that the
     /// others can be seen not to be needed.
-    idle: Mutex<Vec<(Arc<Instance>, Instant)>>,
+    idle: Mutex<Vec<(Free, Instant)>>,
     /// Held while one is started, so that nobody meets a process that is not in the list yet.
     starting: tokio::sync::Mutex<()>,
+}
+
+/// A process that may be given an event.
+struct Free {
+    instance: Arc<Instance>,
+    /// Kept from one invocation to the next: a timer that is still set costs nothing, and setting one wakes the
+    /// thread that waits for timers. So it may ring early.
+    alarm: Pin<Box<Sleep>>,
 }
 
 impl Pool {
@@ -76,17 +85,50 @@ impl Pool {
         // Nobody closes the semaphore.
         let _place = self.places.acquire().await;
         loop {
-            let instance = match self.processes.take_idle() {
-                Some(instance) => instance,
+            let free = match self.processes.take_idle() {
+                Some(free) => free,
                 None => match self.start().await {
-                    Ok(instance) => instance,
+                    Ok(instance) => Free { instance, alarm: Box::pin(sleep(self.settings.start_timeout)) },
                     Err(error) => return self.cannot_start(&error),
                 },
             };
-            let exchange = Exchange { pool: self, instance: Some(instance) };
+            let exchange = Exchange { pool: self, free: Some(free) };
             if let Some(reply) = exchange.run(event.clone()).await {
                 return reply;
             }
+        }
+    }
+
+    /// Waits for what comes of an event that was offered just now.
+    async fn hear(
+        &self,
+        instance: &Instance,
+        mut alarm: Pin<&mut Sleep>,
+        answer: &mut oneshot::Receiver<Answer>,
+    ) -> Heard {
+        let ProcessSettings { timeout, start_timeout, .. } = self.settings;
+        let offered_at = Instant::now();
+        let first_look = offered_at + timeout.min(start_timeout);
+        if alarm.deadline() > first_look {
+            alarm.as_mut().reset(first_look);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut *answer => return answer.map_or(Heard::End(None), Heard::Answer),
+                end = instance.ended() => return Heard::End(end),
+                () = alarm.as_mut() => {}
+            }
+            let now = Instant::now();
+            let look_again_at = match instance.taken_at() {
+                Some(taken_at) if now >= taken_at + timeout => return Heard::TimedOut,
+                Some(taken_at) => taken_at + timeout,
+                None if now < offered_at + start_timeout => offered_at + start_timeout,
+                None if instance.withdraw() => return Heard::Late,
+                // It was taken just now, after all.
+                None => now + timeout,
+            };
+            alarm.as_mut().reset(look_again_at);
         }
     }
 
@@ -211,98 +253,98 @@ enum Unready {
     Late,
 }
 
+/// What comes of an event that a process was offered.
+enum Heard {
+    Answer(Answer),
+    End(End),
+    /// It was not asked for in time, and was taken back.
+    Late,
+    /// It was not answered in time.
+    TimedOut,
+}
+
 /// An invocation between a process and whoever waits for its answer. Dropped before the end, it gives
 /// the invocation up.
 struct Exchange<'a> {
     pool: &'a Pool,
     /// Taken out when the process has been dealt with.
-    instance: Option<Arc<Instance>>,
+    free: Option<Free>,
 }
 
 impl Exchange<'_> {
     /// `None`: the process ended before it took the event, as one may that was idle.
     async fn run(mut self, event: Event) -> Option<Reply> {
-        let instance = self.instance.clone()?;
+        let Free { instance, alarm } = self.free.as_mut()?;
+        let instance = instance.clone();
         let request_id: Arc<str> = Uuid::new_v4().to_string().into();
         let was_ready = instance.is_ready();
-        let Offered { taken, answer } = instance.offer(request_id.clone(), event);
-        let taken_at = tokio::select! {
-            biased;
-            Ok(taken_at) = taken => Ok(taken_at),
-            end = instance.ended() => Err(Unready::Ended(end)),
-            () = sleep(self.pool.settings.start_timeout) => Err(Unready::Late),
-        };
-        let taken_at = match taken_at {
-            Ok(taken_at) => taken_at,
-            Err(how) if instance.withdraw() => {
-                self.end(&instance).await;
-                if !was_ready {
-                    return Some(self.pool.did_not_start(&instance, how, &request_id));
-                }
-                let function = &*self.pool.name;
-                warn!(function, process = instance.group, "a process asks for no more events; another one takes over");
-                return None;
+        let mut answer = instance.offer(request_id.clone(), event);
+        let unready = match self.pool.hear(&instance, alarm.as_mut(), &mut answer).await {
+            Heard::Answer(answer) => {
+                self.pool.processes.release(self.free.take()?);
+                return Some(reply(answer));
             }
-            // It was taken just now, after all.
-            Err(_) => Instant::now(),
+            Heard::TimedOut => {
+                self.end(&instance).await;
+                return Some(failure::timed_out(&request_id, self.pool.settings.timeout));
+            }
+            Heard::End(end) if !instance.withdraw() => {
+                self.free = None;
+                return Some(match timeout(LAST_ANSWER, answer).await {
+                    Ok(Ok(answer)) => reply(answer),
+                    _ => failure::exited(&request_id, end),
+                });
+            }
+            Heard::End(end) => Unready::Ended(end),
+            Heard::Late => Unready::Late,
         };
-        let limit = self.pool.settings.timeout;
-        let mut answer = answer;
-        let answered = tokio::select! {
-            biased;
-            answer = &mut answer => answer.ok(),
-            end = instance.ended() => match timeout(LAST_ANSWER, answer).await {
-                Ok(Ok(answer)) => Some(answer),
-                _ => {
-                    self.instance = None;
-                    return Some(failure::exited(&request_id, end));
-                }
-            },
-            () = sleep_until(taken_at + limit) => None,
-        };
-        let Some(answer) = answered else {
-            self.end(&instance).await;
-            return Some(failure::timed_out(&request_id, limit));
-        };
-        self.instance = None;
-        self.pool.processes.release(instance);
-        Some(match answer {
-            Answer::Result(body) => Reply { outcome: Outcome::Success, body },
-            Answer::Error(error) => failure::raised(error),
-            Answer::TooLarge => failure::too_large(),
-        })
+        self.end(&instance).await;
+        if !was_ready {
+            return Some(self.pool.did_not_start(&instance, unready, &request_id));
+        }
+        let function = &*self.pool.name;
+        warn!(function, process = instance.group, "a process asks for no more events; another one takes over");
+        None
     }
 
     async fn end(&mut self, instance: &Instance) {
         instance.kill();
         // What takes longer to end does so by itself.
         let _ = timeout(END, instance.ended()).await;
-        self.instance = None;
+        self.free = None;
+    }
+}
+
+fn reply(answer: Answer) -> Reply {
+    match answer {
+        Answer::Result(body) => Reply { outcome: Outcome::Success, body },
+        Answer::Error(error) => failure::raised(error),
+        Answer::TooLarge => failure::too_large(),
     }
 }
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
-        let Some(instance) = self.instance.take() else { return };
-        if instance.withdraw() {
-            self.pool.processes.release(instance);
+        let Some(free) = self.free.take() else { return };
+        if free.instance.withdraw() {
+            self.pool.processes.release(free);
         } else {
             // Nobody wants its answer, and nobody knows when it would have one.
-            instance.kill();
+            free.instance.kill();
         }
     }
 }
 
 impl Processes {
-    fn take_idle(&self) -> Option<Arc<Instance>> {
-        self.idle().pop().map(|(instance, _)| instance)
+    fn take_idle(&self) -> Option<Free> {
+        self.idle().pop().map(|(free, _)| free)
     }
 
-    fn release(&self, instance: Arc<Instance>) {
+    fn release(&self, free: Free) {
         // Looked at with the list in hand, as the one who takes it out at its end does.
         let mut idle = self.idle();
-        if self.living().contains_key(&instance.group) {
-            idle.push((instance, Instant::now()));
+        if self.living().contains_key(&free.instance.group) {
+            idle.push((free, Instant::now()));
         }
     }
 
@@ -311,8 +353,9 @@ impl Processes {
     fn retire(&self, instance: &Arc<Instance>, idle_timeout: Duration) -> Result<(), Instant> {
         let now = Instant::now();
         let mut idle = self.idle();
-        let place = idle.iter().position(|(idle, _)| Arc::ptr_eq(idle, instance)).ok_or(now + idle_timeout)?;
-        let (_, since) = idle[place];
+        let place =
+            idle.iter().position(|(idle, _)| Arc::ptr_eq(&idle.instance, instance)).ok_or(now + idle_timeout)?;
+        let since = idle[place].1;
         if now < since + idle_timeout {
             return Err(since + idle_timeout);
         }
@@ -325,7 +368,7 @@ impl Processes {
         let mut idle = self.idle();
         self.living().remove(&instance.group);
         let before = idle.len();
-        idle.retain(|(idle, _)| !Arc::ptr_eq(idle, instance));
+        idle.retain(|(idle, _)| !Arc::ptr_eq(&idle.instance, instance));
         idle.len() < before
     }
 
@@ -348,7 +391,7 @@ impl Processes {
         self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<(Arc<Instance>, Instant)>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<(Free, Instant)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
