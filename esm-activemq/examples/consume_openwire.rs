@@ -97,7 +97,7 @@ impl ConsumerEvents for Count {
     }
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     let Arguments { url, username, password, queue, count, prefetch, batch } = Arguments::parse();
     let endpoint = url.endpoints.first().expect("an address has an endpoint");
@@ -136,10 +136,8 @@ async fn main() {
 /// A range for all but the last message, and the last one with an answer, as the adapter does.
 async fn acknowledge(consumer: &Consumer, [first, before_last, last]: [MessageId; 3], count: usize) -> usize {
     let standard = |first, last, count| Acknowledgement { kind: AckKind::Standard, first, last, count };
-    if count > 1 {
-        let count = i32::try_from(count - 1).expect("a batch is small");
-        consumer.acknowledge(standard(first, before_last, count));
-    }
-    consumer.acknowledge_and_ask(standard(last.clone(), last, 1)).wait().await.expect("is acknowledged");
+    let before = i32::try_from(count - 1).expect("a batch is small");
+    let range = (before > 0).then(|| standard(first, before_last, before));
+    consumer.acknowledge_all(range, standard(last.clone(), last, 1)).wait().await.expect("is acknowledged");
     count
 }

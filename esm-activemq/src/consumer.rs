@@ -54,10 +54,7 @@ impl ActiveMqConsumer {
         let mut acknowledgements = decide(&mut lending.ledger);
         let Some(last) = acknowledgements.pop() else { return Ok(None) };
         lending.acknowledged();
-        for acknowledgement in acknowledgements {
-            self.consumer.acknowledge(acknowledgement);
-        }
-        Ok(Some(self.consumer.acknowledge_and_ask(last)))
+        Ok(Some(self.consumer.acknowledge_all(acknowledgements, last)))
     }
 
     async fn answered(&self, answer: Option<Answer>) -> Result<(), SourceError> {

@@ -306,15 +306,19 @@ fn parse(text: &str) -> Result<Url, HttpSettingsError> {
 /// share them.
 fn system_tls() -> Result<TlsConnector, HttpSettingsError> {
     static SYSTEM_TLS: LazyLock<native_tls::Result<TlsConnector>> = LazyLock::new(TlsConnector::new);
-    match &*SYSTEM_TLS {
-        Ok(tls) => Ok(tls.clone()),
-        Err(error) => Err(HttpSettingsError::Tls(error.to_string())),
-    }
+    shared(&SYSTEM_TLS)
 }
 
-/// For URLs that need none: the client wants a connector all the same, and this one reads nothing.
+/// For URLs that need none: the client wants a connector all the same. This one trusts nobody, and is shared because
+/// the TLS library reads the certificates before it is told that none are wanted.
 fn no_tls() -> Result<TlsConnector, HttpSettingsError> {
-    connector(TlsConnector::builder().disable_built_in_roots(true))
+    static NO_TLS: LazyLock<native_tls::Result<TlsConnector>> =
+        LazyLock::new(|| TlsConnector::builder().disable_built_in_roots(true).build());
+    shared(&NO_TLS)
+}
+
+fn shared(connector: &native_tls::Result<TlsConnector>) -> Result<TlsConnector, HttpSettingsError> {
+    connector.as_ref().cloned().map_err(|error| HttpSettingsError::Tls(error.to_string()))
 }
 
 fn connector(builder: &mut TlsConnectorBuilder) -> Result<TlsConnector, HttpSettingsError> {

@@ -240,8 +240,14 @@ impl Consumer {
     /// Says something about messages; the answer covers everything that was said before, too. With persistent
     /// messages it costs the broker a disk synchronisation for each of them.
     pub fn acknowledge_and_ask(&self, acknowledgement: Acknowledgement) -> Answer {
-        let command = self.ack(acknowledgement, true);
-        self.connection.transport.ask("MessageAck", command)
+        self.acknowledge_all([], acknowledgement)
+    }
+
+    /// The same, and says other things before, all in one write.
+    pub fn acknowledge_all(&self, before: impl IntoIterator<Item = Acknowledgement>, last: Acknowledgement) -> Answer {
+        let told = before.into_iter().map(|acknowledgement| self.ack(acknowledgement, false));
+        let asked = std::iter::once_with(|| self.ack(last, true));
+        self.connection.transport.ask_last("MessageAck", told.chain(asked))
     }
 
     fn ack(&self, acknowledgement: Acknowledgement, response_required: bool) -> impl FnOnce(i32) -> Command + '_ {

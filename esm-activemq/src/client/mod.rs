@@ -1,13 +1,14 @@
 //! An OpenWire client: the conversation with a broker, from dialling to goodbye.
 //!
 //! Reading order: [`address`] (where brokers listen), `session` (the conversation as a state
-//! machine), [`transport`] (the socket), [`connection`] (logins, consumers and producers on it), and
-//! [`error`].
+//! machine), `socket` (its two ends), [`transport`] (between these), [`connection`] (logins, consumers and
+//! producers on it), and [`error`].
 
 pub mod address;
 pub mod connection;
 pub mod error;
 mod session;
+mod socket;
 pub mod transport;
 
 pub use address::{Address, AddressError, Endpoint};

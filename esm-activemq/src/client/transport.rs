@@ -1,6 +1,6 @@
-//! The only file with a socket: dials an endpoint, and carries bytes between the socket and the
-//! session. One task reads, another writes, so that a peer that is slow to read stops neither
-//! deliveries nor the watch over its silence.
+//! Dials an endpoint, and carries bytes between the socket and the session. One task reads, another
+//! writes, so that a peer that is slow to read stops neither deliveries nor the watch over its
+//! silence.
 
 use std::{
     collections::HashMap,
@@ -15,9 +15,10 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::{Notify, oneshot},
+    task::consume_budget,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{io::InspectReader, sync::CancellationToken, task::AbortOnDropHandle};
@@ -27,6 +28,7 @@ use super::{
     address::Endpoint,
     error::{ClientError, Exception},
     session::{Action, BrokerTerms, Flaw, HEAD, Session, tick_interval},
+    socket::{self, Incoming, Other, Outgoing},
 };
 use crate::openwire::{
     Command, ConnectionControl, DispatchHead, FrameError, MessageDispatch, WireFormatInfo, split_frame,
@@ -37,13 +39,10 @@ const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A broker that takes nothing for so long is as good as gone.
 const STALL: Duration = Duration::from_secs(60);
-/// How much is read at once.
-const READ: usize = 64 * 1024;
 /// A broker writes each message by itself. To be woken for each would cost more than all that is done with it; so
-/// after a read that brought little the next one waits a moment, for more to come. What comes after a pause is read at
-/// once.
+/// once everything that has come is read, the next look waits a moment, for more to come. What comes after a pause is
+/// read at once.
 const PAUSE: Duration = Duration::from_millis(1);
-const LITTLE: usize = READ / 2;
 /// What Java's client asks for as well.
 const MAX_INACTIVITY: Duration = Duration::from_secs(30);
 /// A broker that finds a message too large for what we announce closes the connection, again and again; so what
@@ -99,9 +98,9 @@ impl Transport {
         stream.set_nodelay(true).map_err(unreachable)?;
         if endpoint.tls {
             let (read, write) = tokio::io::split(start_tls(stream, &endpoint.host, tls).await?);
-            Self::over(endpoint, directions, read, write).await
+            Self::over(endpoint, directions, Other(read), Other(write)).await
         } else {
-            let (read, write) = stream.into_split();
+            let (read, write) = socket::plain(stream).map_err(unreachable)?;
             Self::over(endpoint, directions, read, write).await
         }
     }
@@ -109,8 +108,8 @@ impl Transport {
     async fn over(
         endpoint: &Endpoint,
         directions: Directions,
-        read: impl AsyncRead + Send + Unpin + 'static,
-        write: impl AsyncWrite + Send + Unpin + 'static,
+        read: impl Incoming + 'static,
+        write: impl Outgoing + 'static,
     ) -> Result<Self, ClientError> {
         let max_inactivity = endpoint.max_inactivity.unwrap_or(MAX_INACTIVITY).as_millis();
         let ours = WireFormatInfo::request(MAX_FRAME_SIZE, i64::try_from(max_inactivity).unwrap_or(i64::MAX));
@@ -174,9 +173,19 @@ impl Transport {
 
     /// Sends a command that will be answered.
     pub(crate) fn ask(&self, name: &'static str, command: impl FnOnce(i32) -> Command) -> Answer {
+        self.ask_last(name, [command])
+    }
+
+    /// Sends commands in one go, of which the last will be answered. There is at least one.
+    pub(crate) fn ask_last(
+        &self,
+        name: &'static str,
+        commands: impl IntoIterator<Item = impl FnOnce(i32) -> Command>,
+    ) -> Answer {
         let (sender, receiver) = oneshot::channel();
         let mut talk = self.shared.talk();
-        let command_id = match talk.session.send(command) {
+        let sent = commands.into_iter().try_fold(0, |_, command| talk.session.send(command));
+        let command_id = match sent {
             Ok(command_id) if self.is_open() => {
                 talk.waiting.insert(command_id, sender);
                 Ok(command_id)
@@ -369,27 +378,23 @@ impl Reader {
         }
     }
 
-    async fn run(mut self, half: impl AsyncRead + Unpin) {
+    async fn run(mut self, half: impl Incoming) {
         let _ends_in_any_case = EndsInAnyCase(self.shared.clone());
         let cause = self.read(half).await;
         self.shared.end(cause);
     }
 
-    async fn read(&mut self, mut half: impl AsyncRead + Unpin) -> ClientError {
+    async fn read(&mut self, mut half: impl Incoming) -> ClientError {
         let mut watch = pin!(sleep_until(Instant::now() + HANDSHAKE));
         let mut is_watched = false;
         let mut pause = pin!(sleep_until(Instant::now()));
         let mut is_pausing = false;
+        // Something has come since the last pause.
+        let mut is_news = false;
         loop {
-            self.buffer.reserve(READ);
             let read = tokio::select! {
                 biased;
                 () = self.shared.over.cancelled() => return ClientError::Closed,
-                () = &mut pause, if is_pausing => {
-                    is_pausing = false;
-                    continue;
-                }
-                read = half.read_buf(&mut self.buffer), if !is_pausing => read,
                 () = &mut watch, if is_watched => {
                     if let Err(silent) = self.shared.talk().session.tick(self.max_inactivity) {
                         return silent;
@@ -398,24 +403,33 @@ impl Reader {
                     watch.as_mut().reset(Instant::now() + tick_interval(self.max_inactivity));
                     continue;
                 }
+                () = &mut pause, if is_pausing => {
+                    is_pausing = false;
+                    continue;
+                }
+                read = next(&mut half, &mut self.buffer, !is_news), if !is_pausing => read,
             };
-            let brought = match read {
+            match read {
                 Ok(0) => return self.ended(None),
-                Ok(brought) => brought,
+                Ok(_) => {}
+                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
+                    pause.as_mut().reset(Instant::now() + PAUSE);
+                    is_pausing = true;
+                    is_news = false;
+                    continue;
+                }
                 Err(cause) => return self.ended(Some(&cause)),
-            };
+            }
             self.heard_anything = true;
             if let Err(end) = self.take_frames() {
                 return end;
             }
-            if brought < LITTLE && self.opened.is_none() {
-                pause.as_mut().reset(Instant::now() + PAUSE);
-                is_pausing = true;
-            }
+            is_news = self.opened.is_none();
             if !is_watched && self.opened.is_none() {
                 watch.as_mut().reset(Instant::now() + self.initial_delay);
                 is_watched = true;
             }
+            consume_budget().await;
         }
     }
 
@@ -544,6 +558,14 @@ impl Reader {
     }
 }
 
+/// Reads what has come, and only if that is nothing waits, if it may.
+async fn next(half: &mut impl Incoming, buffer: &mut BytesMut, may_wait: bool) -> io::Result<usize> {
+    match half.read_now(buffer) {
+        Err(cause) if cause.kind() == io::ErrorKind::WouldBlock && may_wait => half.read(buffer).await,
+        read => read,
+    }
+}
+
 /// A command that nobody waited for has failed. The broker names the consumer in its words only.
 fn complain(consumers: &mut HashMap<i64, Box<dyn ConsumerEvents>>, exception: Exception) -> Result<(), ClientError> {
     if exception.simple_name() == "BrokerStoppedException" {
@@ -566,7 +588,7 @@ fn complain(consumers: &mut HashMap<i64, Box<dyn ConsumerEvents>>, exception: Ex
 }
 
 /// Writes what there is to write until the transport ends.
-async fn write_all(shared: Arc<Shared>, mut half: impl AsyncWrite + Unpin) {
+async fn write_all(shared: Arc<Shared>, mut half: impl Outgoing) {
     let mut bytes = BytesMut::new();
     loop {
         tokio::select! {
@@ -584,8 +606,7 @@ async fn write_all(shared: Arc<Shared>, mut half: impl AsyncWrite + Unpin) {
             }
             let written = timeout(STALL, async {
                 half.write_all(&bytes).await?;
-                half.flush().await?;
-                if says_goodbye { half.shutdown().await } else { Ok(()) }
+                if says_goodbye { half.finish().await } else { Ok(()) }
             });
             match written.await {
                 Ok(Ok(())) if says_goodbye => return,
