@@ -12,7 +12,7 @@ use crate::common::{
 async fn publish_with_poison(publisher: &mut Publisher, count: usize) {
     let mut headers = FieldTable::new();
     headers.insert("colour".try_into().expect("short"), FieldValue::from("red".to_owned()));
-    headers.insert("CC".try_into().expect("short"), FieldValue::from("elsewhere".to_owned()));
+    headers.insert("CC".try_into().expect("short"), copies());
     let messages = (0..count).map(|number| {
         if number == 2 {
             let mut properties = BasicProperties::default();
@@ -24,6 +24,12 @@ async fn publish_with_poison(publisher: &mut Publisher, count: usize) {
     });
     let messages: Vec<_> = messages.collect();
     publisher.publish_messages("queue", messages).await;
+}
+
+/// Makes the broker send a copy to a further queue.
+fn copies() -> FieldValue {
+    let names = vec![FieldValue::from("elsewhere".to_owned())];
+    FieldValue::A(names.try_into().expect("an array"))
 }
 
 fn to_letters(virtual_host: &str) -> String {
