@@ -9,6 +9,7 @@
 //! the mappings that were asked for).
 
 pub mod batch;
+pub mod destination;
 pub mod event;
 mod failures;
 pub mod filter;

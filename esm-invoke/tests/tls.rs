@@ -133,7 +133,7 @@ async fn invoke(address: SocketAddr, authority: &Certified, shown: Option<&Certi
     };
     let mut settings = HttpSettings::new(format!("https://{address}/"), Duration::from_secs(60));
     settings.tls = Some(TlsMaterial::read(&tls).unwrap());
-    HttpInvoker::new(settings).unwrap().invoke(Bytes::from_static(b"{}").into()).await
+    HttpInvoker::new(settings).unwrap().invoke(Bytes::from_static(b"{}").into()).await.outcome
 }
 
 fn assert_unavailable(outcome: &Outcome, words: &str) {

@@ -25,7 +25,7 @@ use crate::control::{
 };
 
 /// Keys of the format whose behaviour this build does not have.
-const LATER: &[&str] = &["maximum_record_age_in_seconds", "destination_config", "metrics_config"];
+const LATER: &[&str] = &["metrics_config"];
 
 /// A mapping of the file.
 pub struct ConfiguredMapping {
@@ -76,6 +76,8 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
     let filter = table.optional("filter_criteria", filter_criteria);
     let tags = table.optional("tags", read_tags);
     let enabled = table.optional("enabled", Entry::boolean);
+    let age = table.optional("maximum_record_age_in_seconds", maximum_age);
+    let on_failure = table.optional("destination_config", destination_config);
     table.not_yet(LATER);
 
     let mut spec = MappingSpec::new(function_name?, event_source?, queue?, secret?);
@@ -87,6 +89,8 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
     spec.maximum_retry_attempts = maximum_retry_attempts.unwrap_or_default();
     spec.report_batch_item_failures = response_types.unwrap_or_default().unwrap_or_default();
     spec.bisect_batch_on_function_error = bisects.unwrap_or_default().unwrap_or_default();
+    spec.maximum_record_age_in_seconds = age.unwrap_or_default();
+    spec.on_failure = on_failure.unwrap_or_default().flatten();
     spec.filter = filter.unwrap_or_default().flatten();
     spec.enabled = enabled.unwrap_or_default().unwrap_or(true);
     let planned = plan(None, &spec, &tags, targets).map_err(|violations| report(table, violations))?;
@@ -124,6 +128,23 @@ fn read_tags(entry: &Entry<'_>) -> Result<BTreeMap<String, String>, Reported> {
         Err::<(), _>(at_fault.report(words))
     }))
     .map(|_| tags)
+}
+
+/// AWS allows -1, which is no bound, and nothing below a minute otherwise.
+fn maximum_age(entry: &Entry<'_>) -> Result<i64, Reported> {
+    match entry.within::<i64>(-1..=604_800)? {
+        seconds @ (-1 | 60..) => Ok(seconds),
+        seconds => Err(entry.report(format_args!("must be -1, or from 60 to 604800, is {seconds}"))),
+    }
+}
+
+/// The queue for what is given up. None if nothing is named, as clients of AWS send it.
+fn destination_config(entry: &Entry<'_>) -> Result<Option<String>, Reported> {
+    entry.table(|table| {
+        let on_failure =
+            table.optional("on_failure", |entry| entry.table(|table| table.optional("destination", Entry::text)));
+        Ok(on_failure?.flatten())
+    })
 }
 
 /// Whether the function names the messages that it failed with. AWS's list has one element at the most.

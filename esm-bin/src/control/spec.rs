@@ -1,7 +1,7 @@
 //! What somebody asked for, in AWS's members, whether in the configuration file or through the API;
 //! and the one place where that meets brokers, functions and secrets and becomes a mapping that runs.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use esm_core::{
     filter::FilterCriteria,
@@ -14,7 +14,10 @@ use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::tags::{self, EventProfile, Tags};
+use super::{
+    destination::OnFailure,
+    tags::{self, EventProfile, Tags},
+};
 use crate::{
     adapters::QueueSettings,
     config::{Broker, Engine, Function, FunctionName, Login, Reported, Targets, Unresolved, uuid_of},
@@ -141,7 +144,7 @@ impl Member {
             Self::BisectBatchOnFunctionError => "bisect_batch_on_function_error",
             Self::MaximumRetryAttempts => "maximum_retry_attempts",
             Self::MaximumRecordAge => "maximum_record_age_in_seconds",
-            Self::DestinationConfig => "destination_config",
+            Self::DestinationConfig => "destination_config.on_failure.destination",
             Self::Tags => "tags",
         })
     }
@@ -193,7 +196,7 @@ impl Violation {
         Self { aws: Some(aws), ..self }
     }
 
-    fn unresolved(member: Member, why: Unresolved) -> Self {
+    pub(super) fn unresolved(member: Member, why: Unresolved) -> Self {
         match why {
             Unresolved::Because(words) => Self::new(member, words),
             Unresolved::Reported(reported) => {
@@ -243,6 +246,7 @@ struct Reading {
     unsigned_header_bytes: bool,
     event_profile: EventProfile,
     item_identifiers: bool,
+    on_failure: Option<String>,
 }
 
 /// What lies between a mapping as it runs and as it is wanted.
@@ -281,6 +285,7 @@ impl Reading {
             && self.unsigned_header_bytes == other.unsigned_header_bytes
             && self.event_profile == other.event_profile
             && self.item_identifiers == other.item_identifiers
+            && self.on_failure == other.on_failure
             && self.login.username == other.login.username
             && self.login.password.expose_secret() == other.login.password.expose_secret()
     }
@@ -317,17 +322,26 @@ pub fn plan(
 
     let engine = broker.engine;
     let virtual_host = virtual_host(spec, engine);
+    let on_failure = spec.on_failure.as_ref().map(|arn| OnFailure::find(arn, targets)).transpose();
+    let on_failure = on_failure.map_err(|violation| violations.push(violation)).ok().flatten();
+    let dead_letter = match engine {
+        _ if spec.on_failure.is_some() => DeadLetter::Destination,
+        Engine::Activemq => DeadLetter::Broker,
+        Engine::Rabbitmq => read_tags.dead_letter,
+    };
     let checks = [
         check_queue(spec, engine),
         virtual_host.as_ref().err().cloned(),
         check_hold(spec, &function, &broker),
         check_concurrency(spec, &read_tags),
-        check_end(spec, engine, &read_tags),
+        check_age(spec),
     ];
     violations.extend(checks.into_iter().flatten());
+    violations.extend(check_ends(spec, dead_letter));
     violations.extend(tags::without_effect(tags, engine).map(|words| Violation::new(Member::Tags, words)));
-    violations.extend(not_yet(spec));
     let Ok(virtual_host) = virtual_host else { return Err(violations) };
+    let place = virtual_host.as_deref();
+    violations.extend(on_failure.as_ref().and_then(|on_failure| on_failure.check(&broker, place, &spec.queue)));
 
     let uuid = uuid.unwrap_or_else(|| {
         let place = virtual_host.as_deref().unwrap_or_default();
@@ -343,6 +357,7 @@ pub fn plan(
         unsigned_header_bytes: read_tags.unsigned_header_bytes,
         event_profile: read_tags.event_profile,
         item_identifiers: spec.report_batch_item_failures,
+        destination: on_failure.as_ref().map(|on_failure| on_failure.open(uuid, &login)),
         consumer_timeout: broker.consumer_timeout,
         dead_letter_queue: broker.dead_letter_queue.clone(),
     });
@@ -367,10 +382,7 @@ pub fn plan(
                 Engine::Rabbitmq => MaximumConcurrency::ONE,
             }),
             redelivery: redelivery(spec, engine),
-            dead_letter: match engine {
-                Engine::Activemq => DeadLetter::Broker,
-                Engine::Rabbitmq => read_tags.dead_letter,
-            },
+            dead_letter,
             filter: spec.filter.clone(),
         },
         virtual_host,
@@ -383,6 +395,7 @@ pub fn plan(
             unsigned_header_bytes: read_tags.unsigned_header_bytes,
             event_profile: read_tags.event_profile,
             item_identifiers: spec.report_batch_item_failures,
+            on_failure: spec.on_failure.clone(),
         },
     })
 }
@@ -439,14 +452,29 @@ fn check_concurrency(spec: &MappingSpec, tags: &Tags) -> Option<Violation> {
     })
 }
 
-/// What is given up after some attempts needs somewhere to go.
-fn check_end(spec: &MappingSpec, engine: Engine, tags: &Tags) -> Option<Violation> {
-    let ends = spec.maximum_retry_attempts.and_then(MaximumRetryAttempts::limit).is_some();
-    (ends && engine == Engine::Rabbitmq && tags.dead_letter == DeadLetter::Park).then(|| {
-        let words = "needs somewhere for messages to go after their last attempt: give the queue a dead-letter \
-                     exchange and say so by the tag esm:dead-letter = \"broker\"";
-        Violation::new(Member::MaximumRetryAttempts, words)
-    })
+/// AWS allows -1, which is no bound, and nothing below a minute otherwise.
+fn check_age(spec: &MappingSpec) -> Option<Violation> {
+    let seconds = spec.maximum_record_age_in_seconds?;
+    let is_allowed = seconds == -1 || (60..=604_800).contains(&seconds);
+    let words = || format!("must be -1, or from 60 to 604800, is {seconds}");
+    (!is_allowed).then(|| Violation::new(Member::MaximumRecordAge, words()))
+}
+
+/// What is given up needs somewhere to go.
+fn check_ends(spec: &MappingSpec, dead_letter: DeadLetter) -> impl Iterator<Item = Violation> {
+    let words = "needs somewhere for messages to go that are given up: name a queue in destination_config, or give the \
+                 queue a dead-letter exchange and say so by the tag esm:dead-letter = \"broker\"";
+    [
+        (Member::MaximumRetryAttempts, spec.maximum_retry_attempts.and_then(MaximumRetryAttempts::limit).is_some()),
+        (Member::MaximumRecordAge, maximum_age(spec).is_some()),
+    ]
+    .into_iter()
+    .filter(move |(_, is_set)| *is_set && dead_letter == DeadLetter::Park)
+    .map(move |(member, _)| Violation::new(member, words))
+}
+
+fn maximum_age(spec: &MappingSpec) -> Option<Duration> {
+    u64::try_from(spec.maximum_record_age_in_seconds?).ok().map(Duration::from_secs)
 }
 
 fn redelivery(spec: &MappingSpec, engine: Engine) -> RedeliveryPolicy {
@@ -459,22 +487,12 @@ fn redelivery(spec: &MappingSpec, engine: Engine) -> RedeliveryPolicy {
         maximum_redeliveries: attempts.map_or(default.maximum_redeliveries, MaximumRetryAttempts::limit),
         reports_item_failures: spec.report_batch_item_failures,
         bisects: spec.bisect_batch_on_function_error,
+        maximum_age: maximum_age(spec),
         ..default
     }
 }
 
-/// Members whose behaviour this build does not have.
-fn not_yet(spec: &MappingSpec) -> impl Iterator<Item = Violation> {
-    [
-        (Member::MaximumRecordAge, spec.maximum_record_age_in_seconds.is_some()),
-        (Member::DestinationConfig, spec.on_failure.is_some()),
-    ]
-    .into_iter()
-    .filter(|(_, is_set)| *is_set)
-    .map(|(member, _)| Violation::new(member, "this build does not act on it yet; remove it"))
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
 fn is_absent(window: &BatchingWindow) -> bool {
     window.seconds().is_none()
 }

@@ -3,10 +3,12 @@
 #![allow(clippy::float_cmp, reason = "counts are exact")]
 
 mod adjusting;
+mod destinations;
 mod filters;
 mod groups;
 mod isolation;
 mod redelivery;
+mod schedules;
 
 use std::{
     sync::{Arc, Mutex},
