@@ -1,8 +1,10 @@
 //! What the adapter is told, as types that can only be built valid.
 
-use std::str::FromStr;
+use std::{str::FromStr, sync::Arc};
 
-use crate::{client::Login, record::EventProfile};
+use esm_core::credentials::Credentials;
+
+use crate::record::EventProfile;
 
 /// What one mapping reads, and how it is shown to its function.
 #[derive(Clone, Debug)]
@@ -10,7 +12,7 @@ pub struct Settings {
     /// The queue, and how it is consumed.
     pub queue: Queue,
     /// Who reads it.
-    pub login: Login,
+    pub credentials: Arc<dyn Credentials>,
     /// The client id at the broker begins with it: the mapping's UUID.
     pub client_id: String,
     /// `eventSourceArn` of the event.

@@ -1,14 +1,25 @@
 //! Which brokers and backends this build can speak to: the only file that asks for features.
 
 use std::{
-    collections::BTreeMap, ffi::OsString, num::NonZeroU16, path::PathBuf, process::ExitCode, sync::Arc, time::Duration,
+    collections::{BTreeMap, HashMap},
+    ffi::OsString,
+    num::NonZeroU16,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
 };
 
-use esm_core::{source::Connect, tls::TlsFiles};
+use esm_core::{
+    credentials::{Credentials, Login},
+    source::Connect,
+    tls::TlsFiles,
+};
 use esm_invoke::backend::Backend;
+use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 
-use crate::config::{Engine, Entry, EventProfile, Login, Reported};
+use crate::config::{Engine, Entry, EventProfile, Reported};
 
 /// The adapters and backends that are in this build.
 pub const FEATURES: &[&str] = &[
@@ -20,6 +31,10 @@ pub const FEATURES: &[&str] = &[
     "http",
     #[cfg(feature = "process")]
     "process",
+    #[cfg(feature = "lambda")]
+    "lambda",
+    #[cfg(feature = "aws")]
+    "aws",
 ];
 
 /// Makes sources on one broker; words if it cannot have such a queue.
@@ -32,7 +47,7 @@ pub struct QueueSettings {
     /// The queue.
     pub queue: String,
     /// Who reads it.
-    pub login: Login,
+    pub credentials: Arc<dyn Credentials>,
     /// By which name the broker knows the consumer: consumer tag or client id.
     pub consumer: String,
     /// The broker's ARN, for events.
@@ -70,7 +85,7 @@ fn activemq(
     addresses: &[Entry<'_>],
     tls: Option<(&Entry<'_>, TlsFiles)>,
 ) -> Result<Sources, Reported> {
-    use esm_activemq::{ActiveMqSource, Connections, Login, Queue, Settings};
+    use esm_activemq::{ActiveMqSource, Connections, Queue, Settings};
 
     let addresses = crate::config::all(addresses.iter().map(Entry::parsed))?;
     let (entry, files) = tls.map_or((engine, None), |(entry, files)| (entry, Some(files)));
@@ -78,7 +93,7 @@ fn activemq(
     Ok(Box::new(move |queue| {
         let settings = Settings {
             queue: queue.queue.parse::<Queue>().map_err(|error| error.to_string())?,
-            login: Login { username: queue.login.username, password: queue.login.password },
+            credentials: queue.credentials,
             client_id: queue.consumer,
             event_source_arn: queue.event_source_arn,
             profile: match queue.event_profile {
@@ -121,8 +136,7 @@ fn rabbitmq(
         let settings = Settings {
             virtual_host: queue.virtual_host,
             queue: queue.queue,
-            username: queue.login.username,
-            password: queue.login.password,
+            credentials: queue.credentials,
             consumer_tag: queue.consumer,
             event_source_arn: queue.event_source_arn,
             strict_consumers: queue.strict_consumers,
@@ -150,7 +164,7 @@ pub struct HttpFunction {
     /// Further headers.
     pub headers: Vec<(String, String)>,
     /// For Basic authentication.
-    pub login: Option<Arc<Login>>,
+    pub login: Option<Login>,
     /// For TLS with an authority or a certificate of one's own.
     pub tls: Option<TlsFiles>,
     /// What events are signed with.
@@ -173,7 +187,7 @@ pub(crate) fn http(
     let mut settings = HttpSettings::new(url.text()?, timeout);
     settings.protocol = if function.is_webhook { Protocol::Webhook } else { Protocol::Lambda };
     settings.headers = function.headers;
-    settings.login = function.login.map(|login| (login.username.clone(), login.password.expose_secret().to_owned()));
+    settings.login = function.login.map(|login| (login.username, login.password.expose_secret().to_owned()));
     settings.tls = tls.map_err(|error| entry.report(error))?;
     settings.signing_key = function.signing_key.map(|key| key.expose_secret().to_owned());
     match HttpInvoker::new(settings) {
@@ -272,8 +286,100 @@ pub(crate) fn launch(_: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     None
 }
 
+/// Where AWS is, and who we are there.
+#[derive(Clone, Debug, Default)]
+pub struct Aws {
+    /// Stands for AWS, as in tests.
+    pub endpoint_url: Option<String>,
+    /// The variables of the environment, in which credentials are looked for first.
+    pub environment: HashMap<String, String>,
+}
+
+/// A function on AWS Lambda.
+pub struct LambdaFunction {
+    /// A name or an ARN, perhaps with a qualifier.
+    pub name: String,
+    /// Where it is.
+    pub region: String,
+    /// Stands for Lambda's own endpoint.
+    pub endpoint_url: Option<String>,
+    /// A role to invoke it as.
+    pub role_arn: Option<String>,
+}
+
+/// The function on AWS Lambda.
+#[cfg(feature = "lambda")]
+pub(crate) fn lambda(
+    entry: &Entry<'_>,
+    aws: &Aws,
+    function: LambdaFunction,
+    timeout: Duration,
+) -> Result<Arc<dyn Backend>, Reported> {
+    use esm_invoke::{
+        aws::{CredentialChain, Identity},
+        lambda::{LambdaInvoker, LambdaSettings},
+    };
+
+    let LambdaFunction { name, region, endpoint_url, role_arn } = function;
+    let identity = Identity {
+        region: region.clone(),
+        endpoint_url: aws.endpoint_url.clone(),
+        environment: aws.environment.clone(),
+        role_arn,
+    };
+    let credentials = CredentialChain::new(identity).map_err(|error| entry.report(error))?;
+    let settings = LambdaSettings { name, region, endpoint_url, timeout, credentials };
+    match LambdaInvoker::new(settings) {
+        Ok(invoker) => Ok(Arc::new(invoker)),
+        Err(error) => Err(entry.report(format_args!("{:#}", anyhow::Error::from(error)))),
+    }
+}
+
+/// The function on AWS Lambda.
+#[cfg(not(feature = "lambda"))]
+pub(crate) fn lambda(entry: &Entry<'_>, _: &Aws, _: LambdaFunction, _: Duration) -> Result<Arc<dyn Backend>, Reported> {
+    Err(entry.report(format_args!("this build has no backend lambda; {}", built_in())))
+}
+
+/// Reads a text somewhere else, each time anew.
+pub type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
+
+/// The secret with this ARN in AWS Secrets Manager; words if it cannot be asked for.
+#[cfg(feature = "aws")]
+pub(crate) fn managed_secret(arn: &str, region: &str, aws: &Aws) -> Result<Fetch, String> {
+    use esm_invoke::aws::{CredentialChain, Identity, secrets::SecretsManager};
+
+    let identity = Identity {
+        region: region.into(),
+        endpoint_url: aws.endpoint_url.clone(),
+        environment: aws.environment.clone(),
+        role_arn: None,
+    };
+    let manager = CredentialChain::new(identity)
+        .and_then(|credentials| SecretsManager::new(region, aws.endpoint_url.as_deref(), credentials))
+        .map_err(|error| error.to_string())?;
+    let (manager, arn) = (Arc::new(manager), arn.to_owned());
+    Ok(Arc::new(move || {
+        let (manager, arn) = (manager.clone(), arn.clone());
+        Box::pin(async move { manager.read(&arn).await.map_err(|error| error.to_string()) })
+    }))
+}
+
+/// The secret with this ARN in AWS Secrets Manager.
+#[cfg(not(feature = "aws"))]
+pub(crate) fn managed_secret(_: &str, _: &str, _: &Aws) -> Result<Fetch, String> {
+    Err(format!("this build cannot ask AWS for secrets; {}", built_in()))
+}
+
 /// What this build has, for who asks for something else.
-#[cfg(not(all(feature = "activemq", feature = "rabbitmq", feature = "http", feature = "process")))]
+#[cfg(not(all(
+    feature = "activemq",
+    feature = "rabbitmq",
+    feature = "http",
+    feature = "process",
+    feature = "lambda",
+    feature = "aws"
+)))]
 fn built_in() -> String {
     let features = if FEATURES.is_empty() { "none at all".into() } else { FEATURES.join(", ") };
     format!("its features are: {features}")

@@ -4,7 +4,7 @@
 //!
 //! Reading order: [`cli`] (what can be asked for), [`config`] (a file and the environment become
 //! valid settings), [`adapters`] (the brokers and backends in this build), [`check`] (what the
-//! settings come to, for people), [`by_hand`] (a function tried alone), [`filter`] (what filters would say), [`serve`]
+//! settings come to, for people), [`secrets`] (logins that change), [`by_hand`] (a function tried alone), [`filter`] (what filters would say), [`serve`]
 //! (start, run, drain), [`http`] (what is answered) with [`access`] (who may call) and `listener` (connections),
 //! [`logging`].
 
@@ -18,5 +18,6 @@ pub mod filter;
 pub mod http;
 mod listener;
 pub mod logging;
+pub mod secrets;
 pub mod serve;
 mod signals;

@@ -19,7 +19,7 @@ use futures_util::future::join_all;
 use prometheus::{Registry, process_collector::ProcessCollector};
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     access,
@@ -80,11 +80,14 @@ impl Service {
     /// Starts every enabled mapping and the listener. When it returns, requests are answered.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let drain_timeout = drain_timeout(&config);
-        let Config { server, mappings, warnings, functions } = config;
+        let Config { server, mappings, unreadable_secrets, warnings, functions } = config;
         let listener = TcpListener::bind(server.listen).await;
         let listener = listener.with_context(|| format!("server.listen: cannot listen on {}", server.listen))?;
         let address = listener.local_addr()?;
         info!(%address, mappings = mappings.len(), version = env!("CARGO_PKG_VERSION"), "serving");
+        for Problem { key, words } in unreadable_secrets {
+            error!(key, problem = words, "a mapping cannot log in until this can be read");
+        }
         for Problem { key, words } in warnings {
             warn!(key, "{words}");
         }

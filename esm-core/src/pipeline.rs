@@ -27,7 +27,10 @@ use crate::{
     mapping::{DeadLetter, Mapping, MaximumConcurrency},
     metrics::{DropReason, MappingMetrics},
     retry::{Attempts, Part, Step},
-    source::{Arrival, Consumer, DeadLettered, Delivery, Disposition, Receipt, Session, SourceError, Terms, Unusable},
+    source::{
+        Arrival, Consumer, DeadLettered, Delivery, Disposition, Outdated, Receipt, Session, SourceError, Terms,
+        Unusable,
+    },
     status::StatusWriter,
 };
 
@@ -44,7 +47,7 @@ pub(crate) struct Parts {
 pub(crate) enum End {
     /// As asked; everything is settled or handed back.
     Drained,
-    /// In good order, because another prefetch fits what comes.
+    /// In good order, so that one with another prefetch or another login takes its place.
     Outgrown,
     /// The broker or the way to it failed; what was not settled goes back by itself.
     Lost(SourceError),
@@ -143,7 +146,8 @@ impl Pipeline {
         drain: &CancellationToken,
     ) -> End {
         self.session_number += 1;
-        let Session { deliveries, consumer, lost, trouble, envelope, prefetch, hold_limit, unique_ids } = session;
+        let Session { deliveries, consumer, lost, trouble, outdated, envelope, prefetch, hold_limit, unique_ids } =
+            session;
         let lease = Arc::new(Lease {
             parts: self.parts.clone(),
             session_number: self.session_number,
@@ -168,6 +172,7 @@ impl Pipeline {
             deliveries,
             lost,
             trouble,
+            outdated,
             sieve,
             rejected: Vec::new(),
             is_rejecting: false,
@@ -240,6 +245,7 @@ enum Event {
     Finish(Ended),
     Lose(SourceError),
     Trouble,
+    Outdate,
     Arrive(Arrival),
     Window,
 }
@@ -250,6 +256,7 @@ struct Run<'a> {
     deliveries: mpsc::Receiver<Arrival>,
     lost: oneshot::Receiver<SourceError>,
     trouble: watch::Receiver<Option<SourceError>>,
+    outdated: Outdated,
     sieve: Sieve,
     /// Deliveries that no filter accepts, until they are acknowledged together.
     rejected: Vec<Receipt>,
@@ -283,6 +290,11 @@ impl Run<'_> {
                 }
                 Event::Lose(error) => return End::Lost(error),
                 Event::Trouble => self.show_trouble(),
+                Event::Outdate => {
+                    info!("the login has changed; opening a session with the new one");
+                    self.retire().await;
+                    return End::Outgrown;
+                }
                 Event::Arrive(arrival) => self.take(arrival),
                 Event::Window => self.close(ClosedBy::Window),
             }
@@ -337,6 +349,7 @@ impl Run<'_> {
             Some(result) = self.pipeline.tasks.join_next_with_id() => Event::Finish(result),
             lost = &mut self.lost => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
             Ok(()) = self.trouble.changed() => Event::Trouble,
+            () = &mut self.outdated => Event::Outdate,
             // `None`: the reader has ended, and `lost` is about to say why.
             Some(arrival) = self.deliveries.recv(), if may_take => Event::Arrive(arrival),
             () = window, if may_take => Event::Window,

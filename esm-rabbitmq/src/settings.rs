@@ -1,8 +1,8 @@
 //! What the adapter is told, as types that can only be built valid.
 
-use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
-use secrecy::SecretString;
+use esm_core::credentials::Credentials;
 use url::{Host, Url};
 
 /// One address of a broker: `amqp://host[:5672]` or `amqps://host[:5671]`, perhaps with the
@@ -89,10 +89,8 @@ pub struct Settings {
     pub virtual_host: String,
     /// The queue.
     pub queue: String,
-    /// The login's name.
-    pub username: String,
-    /// The login's password.
-    pub password: SecretString,
+    /// Who reads it.
+    pub credentials: Arc<dyn Credentials>,
     /// Identifies the consumer at the broker: the mapping's UUID.
     pub consumer_tag: String,
     /// `eventSourceArn` of the event.

@@ -25,6 +25,8 @@ pub(crate) struct Context<'a> {
     pub(super) folder: &'a Path,
     pub(super) environment: &'a Environment,
     pub(super) problems: Problems,
+    /// What keeps a mapping from connecting and not the service from running.
+    pub(super) unreadable: Problems,
 }
 
 #[derive(Clone)]
@@ -46,6 +48,11 @@ impl<'a> Entry<'a> {
             Some(variable) => problems.report(&self.key, format_args!("{words} (set by {variable})")),
             None => problems.report(&self.key, words),
         }
+    }
+
+    /// Reports that what the value leads to cannot be read now.
+    pub(super) fn report_unreadable(&self, words: impl Display) {
+        self.context.unreadable.report(&self.key, words);
     }
 
     /// Reports that the key is known and this build would not do what it says.
@@ -103,6 +110,11 @@ impl<'a> Entry<'a> {
             Ok(false) => Err(self.report(format_args!("`{}` is not a file", path.display()))),
             Err(error) => Err(self.report(format_args!("cannot read `{}`: {error}", path.display()))),
         }
+    }
+
+    /// The path of a file, whether it is there or not.
+    pub(super) fn path(&self) -> Result<PathBuf, Reported> {
+        Ok(self.context.folder.join(self.text()?))
     }
 
     /// The path of a folder that exists.

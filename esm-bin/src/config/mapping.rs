@@ -17,12 +17,11 @@ use super::{
     entry::{Entry, all},
     function::Function,
     problem::Reported,
-    secret::Login,
     table::Table,
     tags::{self, Tags},
     targets::Targets,
 };
-use crate::adapters::QueueSettings;
+use crate::{adapters::QueueSettings, secrets::Secret};
 
 const DEFAULT_VIRTUAL_HOST: &str = "/";
 /// AMQP's limit for the names of queues and virtual hosts.
@@ -106,7 +105,7 @@ struct Route<'a> {
     uuid: Uuid,
     function: Arc<Function>,
     broker: Arc<Broker>,
-    login: Arc<Login>,
+    secret: Arc<Secret>,
     virtual_host: Option<String>,
     queue: String,
     queue_entry: Entry<'a>,
@@ -116,7 +115,7 @@ impl<'a> Route<'a> {
     fn read(table: &mut Table<'a>, targets: &Targets, seen: &mut Seen) -> Result<Self, Reported> {
         let function = table.required("function_name", |entry| targets.function(entry));
         let broker = table.required("event_source", |entry| targets.broker(entry));
-        let login = table.required("secret", |entry| targets.login(entry));
+        let secret = table.required("secret", |entry| targets.secret(entry));
         let queue = table.required("queues", queue);
         let virtual_host = table.optional("virtual_host", |entry| Ok(entry.clone()));
         let (function, broker, queue_entry, virtual_host) = (function?, broker?, queue?, virtual_host?);
@@ -141,7 +140,7 @@ impl<'a> Route<'a> {
                 return Err(table.report(format_args!("{words} {}; remove one of them", first.get())));
             }
         }
-        Ok(Self { uuid, function, broker, login: login?, virtual_host, queue, queue_entry })
+        Ok(Self { uuid, function, broker, secret: secret?, virtual_host, queue, queue_entry })
     }
 
     /// A batch that fills, is invoked and is retried once must fit into the time for which the
@@ -166,7 +165,7 @@ impl<'a> Route<'a> {
         QueueSettings {
             virtual_host: self.virtual_host.clone().unwrap_or_default(),
             queue: self.queue.clone(),
-            login: Login::clone(&self.login),
+            credentials: self.secret.clone(),
             consumer: self.uuid.to_string(),
             event_source_arn: self.broker.arn.clone(),
             strict_consumers: tags.strict_consumers,

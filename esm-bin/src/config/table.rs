@@ -5,6 +5,7 @@ use std::fmt::Display;
 use config::{Map, Value};
 
 use super::{
+    Environment,
     entry::{Context, Entry},
     problem::Reported,
 };
@@ -26,6 +27,10 @@ impl<'a> Table<'a> {
 
     pub(super) fn key(&self) -> &str {
         &self.key
+    }
+
+    pub(super) fn environment(&self) -> &'a Environment {
+        self.context.environment
     }
 
     /// Reports a problem that no single key of the table has.

@@ -35,8 +35,12 @@ pub(crate) struct Config {
     pub(crate) endpoints: Vec<String>,
     /// Further lines of `[brokers.test]`.
     pub(crate) broker: String,
+    /// Further lines of `[server]`.
+    pub(crate) server: String,
     /// Who the secret `visitor` is; the password is the same word.
     pub(crate) visitor: String,
+    /// What the secret `visitor` is read from instead.
+    pub(crate) visitor_file: Option<PathBuf>,
     pub(crate) function_url: String,
     /// Further lines of `[functions.function]`.
     pub(crate) function: String,
@@ -58,7 +62,9 @@ impl Config {
             administrator: B::ADMINISTRATOR,
             endpoints: vec![broker.endpoint()],
             broker: String::new(),
+            server: String::new(),
             visitor: "visitor".into(),
+            visitor_file: None,
             function_url: function_url.into(),
             function: String::new(),
             mappings: Vec::new(),
@@ -77,19 +83,17 @@ impl Config {
     }
 
     fn to_toml(&self, port: u16) -> String {
+        let visitor = match &self.visitor_file {
+            Some(file) => format!("file = {file:?}"),
+            None => format!("username = {:?}\npassword = {{ env = \"VISITOR_PASSWORD\" }}", self.visitor),
+        };
         let mut text = format!(
-            "[server]\nlisten = \"127.0.0.1:{port}\"\ndrain_timeout_in_seconds = 60\n\
+            "[server]\nlisten = \"127.0.0.1:{port}\"\ndrain_timeout_in_seconds = 60\n{}\n\
              [brokers.test]\nengine = {:?}\nendpoints = {:?}\n{}\n\
              [secrets.administrator]\nusername = {:?}\npassword = {{ env = \"ADMINISTRATOR_PASSWORD\" }}\n\
-             [secrets.visitor]\nusername = {:?}\npassword = {{ env = \"VISITOR_PASSWORD\" }}\n\
+             [secrets.visitor]\n{visitor}\n\
              [functions.function]\nhttp = {{ url = {:?} }}\n{}\n",
-            self.engine,
-            self.endpoints,
-            self.broker,
-            self.administrator,
-            self.visitor,
-            self.function_url,
-            self.function
+            self.server, self.engine, self.endpoints, self.broker, self.administrator, self.function_url, self.function
         );
         for mapping in &self.mappings {
             write!(

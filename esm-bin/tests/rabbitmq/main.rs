@@ -8,5 +8,6 @@ mod delivery;
 mod faults;
 mod hostile;
 mod large;
+mod rotation;
 mod shutdown;
 mod virtual_hosts;
