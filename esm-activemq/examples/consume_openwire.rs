@@ -8,10 +8,11 @@ use clap::Parser;
 use esm_activemq::{
     client::{
         AckKind, Acknowledgement, Address, ClientError, Connection, Consumer, ConsumerEvents, ConsumerOptions, Flaw,
-        Login, NONE_DELIVERED, Transport,
+        NONE_DELIVERED, Transport,
     },
     openwire::{Destination, DispatchHead, MessageDispatch, MessageId},
 };
+use esm_core::credentials::Login;
 use tokio::sync::mpsc;
 
 /// Reads messages and acknowledges them, and nothing else.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use esm_core::{
+    credentials::{Credentials, Login},
     source::SourceError,
     tls::{TlsError, TlsFiles, TlsMaterial},
 };
@@ -20,7 +21,7 @@ use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 use tracing::{debug, info, warn};
 
 use crate::{
-    client::{Address, ClientError, Connection, Endpoint, Login, Producer, Transport, transport::Directions},
+    client::{Address, ClientError, Connection, Endpoint, Producer, Transport, transport::Directions},
     errors::Place,
     openwire::ConnectionControl,
 };
@@ -40,6 +41,16 @@ struct Pool {
     consuming: AsyncMutex<Consuming>,
     /// Publishes dead letters, and where.
     publishing: AsyncMutex<Option<(Producer, Place)>>,
+}
+
+impl Pool {
+    fn is_in_use(&self) -> bool {
+        let consumes = self.consuming.try_lock().map_or(true, |consuming| consuming.transport.strong_count() > 0);
+        let may_publish = |publishing: &Option<(Producer, Place)>| {
+            publishing.as_ref().is_some_and(|(producer, _)| producer.is_open())
+        };
+        consumes || self.publishing.try_lock().map_or(true, |publishing| may_publish(&publishing))
+    }
 }
 
 #[derive(Default)]
@@ -121,6 +132,11 @@ impl Connections {
         Ok(Arc::new(Self { broker, tls, route, pools: Mutex::default() }))
     }
 
+    /// The login as it is now.
+    pub(crate) async fn login(&self, credentials: &dyn Credentials) -> Result<Login, SourceError> {
+        credentials.login().await.map_err(|words| SourceError::NoLogin { broker: self.broker.clone(), words })
+    }
+
     /// A logical connection for one mapping. `alone`: on a transport that it shares with no other.
     pub(crate) async fn connection(
         &self,
@@ -186,6 +202,11 @@ impl Connections {
     fn pool(&self, login: &Login) -> Arc<Pool> {
         let key = (login.username.clone(), login.password.expose_secret().to_owned());
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(&key) {
+            return pool.clone();
+        }
+        // Of a password that was changed nothing is kept once the last session with it has ended.
+        pools.retain(|_, pool| Arc::strong_count(pool) > 1 || pool.is_in_use());
         pools.entry(key).or_default().clone()
     }
 

@@ -96,7 +96,13 @@ impl ActiveMqConsumer {
             }
         };
         let client_id = format!("{}-{:08x}", self.settings.client_id, fastrand::u32(..));
-        if let Err(error) = self.connections.publish(&self.settings.login, &client_id, letter).await {
+        let credentials = &self.settings.credentials;
+        let login = self.connections.login(credentials.as_ref()).await?;
+        if let Err(error) = self.connections.publish(&login, &client_id, letter).await {
+            if let SourceError::Authentication { .. } = error {
+                credentials.refused(&login);
+                return Err(error); // the password was changed, and the next session has the new one
+            }
             if error.code().is_none() {
                 return Err(error); // it passes: the message comes again, and is published then
             }

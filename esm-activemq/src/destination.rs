@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use esm_core::{
+    credentials::Credentials,
     destination::{Destination, Letter},
     source::SourceError,
 };
 
-use crate::{client::Login, connections::Connections, dead_letters, openwire::Message};
+use crate::{connections::Connections, dead_letters, openwire::Message};
 
 /// What of a cause reaches the dead letter: it becomes a property, which may hold 64 KiB.
 const LONGEST_CAUSE: usize = 4_096;
@@ -19,15 +20,21 @@ pub struct ActiveMqDestination {
     connections: Arc<Connections>,
     broker: String,
     queue: String,
-    login: Login,
+    credentials: Arc<dyn Credentials>,
     /// The client id at the broker begins with it.
     client_id: String,
 }
 
 impl ActiveMqDestination {
     /// A queue of the broker with these connections. Connects when there is something to publish.
-    pub fn new(connections: Arc<Connections>, broker: String, queue: String, login: Login, client_id: String) -> Self {
-        Self { connections, broker, queue, login, client_id }
+    pub fn new(
+        connections: Arc<Connections>,
+        broker: String,
+        queue: String,
+        credentials: Arc<dyn Credentials>,
+        client_id: String,
+    ) -> Self {
+        Self { connections, broker, queue, credentials, client_id }
     }
 }
 
@@ -42,6 +49,11 @@ impl Destination for ActiveMqDestination {
         let message = dead_letters::letter(message, &self.queue, &cause, reasons)
             .map_err(|error| refused(format!("no dead letter can be made of it: {error}")))?;
         let client_id = format!("{}-{:08x}", self.client_id, fastrand::u32(..));
-        self.connections.publish(&self.login, &client_id, message).await
+        let login = self.connections.login(self.credentials.as_ref()).await?;
+        let published = self.connections.publish(&login, &client_id, message).await;
+        if let Err(SourceError::Authentication { .. }) = &published {
+            self.credentials.refused(&login);
+        }
+        published
     }
 }

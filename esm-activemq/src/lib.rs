@@ -22,7 +22,7 @@ pub mod source;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use client::{Address, Login};
+pub use client::Address;
 pub use connections::Connections;
 pub use destination::ActiveMqDestination;
 pub use record::{EventProfile, RecordEncoder};

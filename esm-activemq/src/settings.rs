@@ -2,9 +2,9 @@
 
 use std::{str::FromStr, sync::Arc};
 
-use esm_core::destination::Destination;
+use esm_core::{credentials::Credentials, destination::Destination};
 
-use crate::{client::Login, record::EventProfile};
+use crate::record::EventProfile;
 
 /// What one mapping reads, and how it is shown to its function.
 #[derive(Clone)]
@@ -12,7 +12,7 @@ pub struct Settings {
     /// The queue, and how it is consumed.
     pub queue: Queue,
     /// Who reads it.
-    pub login: Login,
+    pub credentials: Arc<dyn Credentials>,
     /// The client id at the broker begins with it: the mapping's UUID.
     pub client_id: String,
     /// `eventSourceArn` of the event.

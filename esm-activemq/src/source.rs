@@ -42,10 +42,16 @@ impl Connect for ActiveMqSource {
     }
 
     async fn connect(&self, terms: Terms) -> Result<Session, SourceError> {
-        let Settings { queue, login, client_id, event_source_arn, profile, item_identifiers, .. } = &self.settings;
+        let Settings { queue, credentials, client_id, event_source_arn, profile, item_identifiers, .. } =
+            &self.settings;
         // A name stays taken for up to a minute after a connection was lost half-way.
         let client_id = format!("{client_id}-{:08x}", fastrand::u32(..));
-        let (connection, place) = self.connections.connection(login, &client_id, terms.alone).await?;
+        let login = self.connections.login(credentials.as_ref()).await?;
+        let opened = self.connections.connection(&login, &client_id, terms.alone).await;
+        if let Err(SourceError::Authentication { .. }) = &opened {
+            credentials.refused(&login);
+        }
+        let (connection, place) = opened?;
         let place = Place { queue: queue.name.clone(), ..place };
 
         // As large as the largest prefetch that it may ever have, which costs nothing until it is used.
@@ -78,6 +84,10 @@ impl Connect for ActiveMqSource {
             deliveries,
             lost,
             trouble,
+            outdated: Box::pin({
+                let credentials = credentials.clone();
+                async move { credentials.superseded(&login).await }
+            }),
             envelope: RecordEncoder::envelope(event_source_arn),
             prefetch: prefetch.unsigned_abs(),
             hold_limit: None,

@@ -7,10 +7,10 @@ use std::{
 
 use async_trait::async_trait;
 use esm_activemq::{
-    ActiveMqSource, Connections, EventProfile, Login, Settings,
+    ActiveMqSource, Connections, EventProfile, Settings,
     testing::{ADMINISTRATOR, Messages, Relay, TestBroker},
 };
-use esm_core::{source::Connect, testing::QueueUnderTest};
+use esm_core::{credentials::Login, source::Connect, testing::QueueUnderTest};
 
 struct ActiveMqQueue {
     broker: TestBroker,
@@ -30,7 +30,7 @@ impl ActiveMqQueue {
         let connections = Connections::new("test".into(), addresses, None).expect("no TLS");
         let settings = Settings {
             queue: queue.parse().expect("a queue"),
-            login: Login { username: ADMINISTRATOR.0.into(), password: ADMINISTRATOR.1.into() },
+            credentials: Arc::new(Login { username: ADMINISTRATOR.0.into(), password: ADMINISTRATOR.1.into() }),
             client_id: "suite".into(),
             event_source_arn: "arn".into(),
             profile: EventProfile::Wire,

@@ -1,15 +1,27 @@
 //! Which brokers and backends this build can speak to: the only file that asks for features.
 
 use std::{
-    collections::BTreeMap, ffi::OsString, num::NonZeroU16, path::PathBuf, process::ExitCode, sync::Arc, time::Duration,
+    collections::{BTreeMap, HashMap},
+    ffi::OsString,
+    num::NonZeroU16,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
 };
 
-use esm_core::{destination::Destination, source::Connect, tls::TlsFiles};
+use esm_core::{
+    credentials::{Credentials, Login},
+    destination::Destination,
+    source::Connect,
+    tls::TlsFiles,
+};
 use esm_invoke::backend::Backend;
+use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 
 use crate::{
-    config::{Engine, Entry, Login, Reported},
+    config::{Engine, Entry, Reported},
     control::tags::EventProfile,
 };
 
@@ -23,13 +35,17 @@ pub const FEATURES: &[&str] = &[
     "http",
     #[cfg(feature = "process")]
     "process",
+    #[cfg(feature = "lambda")]
+    "lambda",
+    #[cfg(feature = "aws")]
+    "aws",
 ];
 
 /// Makes sources on one broker; words if it cannot have such a queue.
 pub type Sources = Box<dyn Fn(QueueSettings) -> Result<Arc<dyn Connect>, String> + Send + Sync>;
 
 /// Makes destinations for what is given up, on one broker.
-pub type Destinations = Box<dyn Fn(DestinationSettings) -> Arc<dyn Destination> + Send + Sync>;
+pub type Destinations = Arc<dyn Fn(DestinationSettings) -> Arc<dyn Destination> + Send + Sync>;
 
 /// What can be made on one broker.
 pub(crate) struct Adapter {
@@ -44,7 +60,7 @@ pub struct DestinationSettings {
     /// The queue.
     pub queue: String,
     /// Who publishes.
-    pub login: Login,
+    pub credentials: Arc<dyn Credentials>,
     /// By which name the broker knows the publisher, where it needs one.
     pub publisher: String,
 }
@@ -56,7 +72,7 @@ pub struct QueueSettings {
     /// The queue.
     pub queue: String,
     /// Who reads it.
-    pub login: Login,
+    pub credentials: Arc<dyn Credentials>,
     /// By which name the broker knows the consumer: consumer tag or client id.
     pub consumer: String,
     /// The broker's ARN, for events.
@@ -98,22 +114,21 @@ fn activemq(
     addresses: &[Entry<'_>],
     tls: Option<(&Entry<'_>, TlsFiles)>,
 ) -> Result<Adapter, Reported> {
-    use esm_activemq::{ActiveMqDestination, ActiveMqSource, Connections, Login, Queue, Settings};
+    use esm_activemq::{ActiveMqDestination, ActiveMqSource, Connections, Queue, Settings};
 
     let addresses = crate::config::all(addresses.iter().map(Entry::parsed))?;
     let (entry, files) = tls.map_or((engine, None), |(entry, files)| (entry, Some(files)));
     let connections = Connections::new(name.into(), addresses, files.as_ref()).map_err(|error| entry.report(error))?;
     let (publishing, broker) = (connections.clone(), name.to_owned());
-    let destinations: Destinations = Box::new(move |target| {
-        let login = Login { username: target.login.username, password: target.login.password };
-        let destination =
-            ActiveMqDestination::new(publishing.clone(), broker.clone(), target.queue, login, target.publisher);
+    let destinations: Destinations = Arc::new(move |target| {
+        let DestinationSettings { queue, credentials, publisher, .. } = target;
+        let destination = ActiveMqDestination::new(publishing.clone(), broker.clone(), queue, credentials, publisher);
         Arc::new(destination)
     });
     let sources: Sources = Box::new(move |queue| {
         let settings = Settings {
             queue: queue.queue.parse::<Queue>().map_err(|error| error.to_string())?,
-            login: Login { username: queue.login.username, password: queue.login.password },
+            credentials: queue.credentials,
             client_id: queue.consumer,
             event_source_arn: queue.event_source_arn,
             profile: match queue.event_profile {
@@ -156,17 +171,15 @@ fn rabbitmq(
         }
     };
     let publishing = connections.clone();
-    let destinations: Destinations = Box::new(move |target| {
-        let Login { username, password } = target.login;
-        let (virtual_host, queue) = (target.virtual_host, target.queue);
-        Arc::new(RabbitDestination::new(publishing.clone(), virtual_host, queue, username, password))
+    let destinations: Destinations = Arc::new(move |target| {
+        let DestinationSettings { virtual_host, queue, credentials, .. } = target;
+        Arc::new(RabbitDestination::new(publishing.clone(), virtual_host, queue, credentials))
     });
     let sources: Sources = Box::new(move |queue| {
         let settings = Settings {
             virtual_host: queue.virtual_host,
             queue: queue.queue,
-            username: queue.login.username,
-            password: queue.login.password,
+            credentials: queue.credentials,
             consumer_tag: queue.consumer,
             event_source_arn: queue.event_source_arn,
             strict_consumers: queue.strict_consumers,
@@ -197,7 +210,7 @@ pub struct HttpFunction {
     /// Further headers.
     pub headers: Vec<(String, String)>,
     /// For Basic authentication.
-    pub login: Option<Arc<Login>>,
+    pub login: Option<Login>,
     /// For TLS with an authority or a certificate of one's own.
     pub tls: Option<TlsFiles>,
     /// What events are signed with.
@@ -220,7 +233,7 @@ pub(crate) fn http(
     let mut settings = HttpSettings::new(url.text()?, timeout);
     settings.protocol = if function.is_webhook { Protocol::Webhook } else { Protocol::Lambda };
     settings.headers = function.headers;
-    settings.login = function.login.map(|login| (login.username.clone(), login.password.expose_secret().to_owned()));
+    settings.login = function.login.map(|login| (login.username, login.password.expose_secret().to_owned()));
     settings.tls = tls.map_err(|error| entry.report(error))?;
     settings.signing_key = function.signing_key.map(|key| key.expose_secret().to_owned());
     match HttpInvoker::new(settings) {
@@ -332,8 +345,100 @@ pub(crate) fn launch(_: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     None
 }
 
+/// Where AWS is, and who we are there.
+#[derive(Clone, Debug, Default)]
+pub struct Aws {
+    /// Stands for AWS, as in tests.
+    pub endpoint_url: Option<String>,
+    /// The variables of the environment, in which credentials are looked for first.
+    pub environment: HashMap<String, String>,
+}
+
+/// A function on AWS Lambda.
+pub struct LambdaFunction {
+    /// A name or an ARN, perhaps with a qualifier.
+    pub name: String,
+    /// Where it is.
+    pub region: String,
+    /// Stands for Lambda's own endpoint.
+    pub endpoint_url: Option<String>,
+    /// A role to invoke it as.
+    pub role_arn: Option<String>,
+}
+
+/// The function on AWS Lambda.
+#[cfg(feature = "lambda")]
+pub(crate) fn lambda(
+    entry: &Entry<'_>,
+    aws: &Aws,
+    function: LambdaFunction,
+    timeout: Duration,
+) -> Result<Arc<dyn Backend>, Reported> {
+    use esm_invoke::{
+        aws::{CredentialChain, Identity},
+        lambda::{LambdaInvoker, LambdaSettings},
+    };
+
+    let LambdaFunction { name, region, endpoint_url, role_arn } = function;
+    let identity = Identity {
+        region: region.clone(),
+        endpoint_url: aws.endpoint_url.clone(),
+        environment: aws.environment.clone(),
+        role_arn,
+    };
+    let credentials = CredentialChain::new(identity).map_err(|error| entry.report(error))?;
+    let settings = LambdaSettings { name, region, endpoint_url, timeout, credentials };
+    match LambdaInvoker::new(settings) {
+        Ok(invoker) => Ok(Arc::new(invoker)),
+        Err(error) => Err(entry.report(format_args!("{:#}", anyhow::Error::from(error)))),
+    }
+}
+
+/// The function on AWS Lambda.
+#[cfg(not(feature = "lambda"))]
+pub(crate) fn lambda(entry: &Entry<'_>, _: &Aws, _: LambdaFunction, _: Duration) -> Result<Arc<dyn Backend>, Reported> {
+    Err(entry.report(format_args!("this build has no backend lambda; {}", built_in())))
+}
+
+/// Reads a text somewhere else, each time anew.
+pub type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
+
+/// The secret with this ARN in AWS Secrets Manager; words if it cannot be asked for.
+#[cfg(feature = "aws")]
+pub(crate) fn managed_secret(arn: &str, region: &str, aws: &Aws) -> Result<Fetch, String> {
+    use esm_invoke::aws::{CredentialChain, Identity, secrets::SecretsManager};
+
+    let identity = Identity {
+        region: region.into(),
+        endpoint_url: aws.endpoint_url.clone(),
+        environment: aws.environment.clone(),
+        role_arn: None,
+    };
+    let manager = CredentialChain::new(identity)
+        .and_then(|credentials| SecretsManager::new(region, aws.endpoint_url.as_deref(), credentials))
+        .map_err(|error| error.to_string())?;
+    let (manager, arn) = (Arc::new(manager), arn.to_owned());
+    Ok(Arc::new(move || {
+        let (manager, arn) = (manager.clone(), arn.clone());
+        Box::pin(async move { manager.read(&arn).await.map_err(|error| error.to_string()) })
+    }))
+}
+
+/// The secret with this ARN in AWS Secrets Manager.
+#[cfg(not(feature = "aws"))]
+pub(crate) fn managed_secret(_: &str, _: &str, _: &Aws) -> Result<Fetch, String> {
+    Err(format!("this build cannot ask AWS for secrets; {}", built_in()))
+}
+
 /// What this build has, for who asks for something else.
-#[cfg(not(all(feature = "activemq", feature = "rabbitmq", feature = "http", feature = "process")))]
+#[cfg(not(all(
+    feature = "activemq",
+    feature = "rabbitmq",
+    feature = "http",
+    feature = "process",
+    feature = "lambda",
+    feature = "aws"
+)))]
 fn built_in() -> String {
     let features = if FEATURES.is_empty() { "none at all".into() } else { FEATURES.join(", ") };
     format!("its features are: {features}")

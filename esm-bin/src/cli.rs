@@ -164,7 +164,8 @@ pub fn run() -> ExitCode {
 
 fn check(file: &Path) -> u8 {
     let (lines, code) = match config::load(file, &environment()) {
-        Ok(config) => (check::plan(&config), 0),
+        Ok(config) if config.unreadable_secrets.is_empty() => (check::plan(&config), 0),
+        Ok(config) => (config.unreadable_secrets.iter().map(Problem::to_string).collect(), NOT_CONFIGURED),
         Err(problems) => (problems.iter().map(Problem::to_string).collect(), NOT_CONFIGURED),
     };
     print(&lines);

@@ -4,7 +4,7 @@
 //!
 //! Reading order: [`cli`] (what can be asked for), [`config`] (a file and the environment become
 //! valid settings), [`adapters`] (the brokers and backends in this build), [`check`] (what the
-//! settings come to, for people), [`by_hand`] (a function tried alone), [`filter`] (what filters would say), [`control`]
+//! settings come to, for people), [`secrets`] (logins that change), [`by_hand`] (a function tried alone), [`filter`] (what filters would say), [`control`]
 //! (which mappings there are, and that they run), [`serve`] (start, run, drain), [`http`] (what is answered) with [`access`]
 //! (who may call) and `listener` (connections), [`mappings`] (what a running service says), [`logging`].
 
@@ -21,5 +21,6 @@ pub mod http;
 mod listener;
 pub mod logging;
 pub mod mappings;
+pub mod secrets;
 pub mod serve;
 mod signals;

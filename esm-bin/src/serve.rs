@@ -81,12 +81,13 @@ pub struct Service {
 impl Service {
     /// Opens the store, starts what is enabled, and the listener. When it returns, requests are answered.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let Config { server, mappings, warnings, targets } = config;
+        let Config { server, mappings, unreadable_secrets, warnings, targets } = config;
         let store = SqliteStore::open(&server.data_dir).await.context("server.data_dir")?;
         let listener = TcpListener::bind(server.listen).await;
         let listener = listener.with_context(|| format!("server.listen: cannot listen on {}", server.listen))?;
         let address = listener.local_addr()?;
         info!(%address, mappings = mappings.len(), version = env!("CARGO_PKG_VERSION"), "serving");
+        error_about(unreadable_secrets);
         warn_of(warnings);
 
         let registry = Registry::new();
@@ -125,12 +126,13 @@ impl Service {
                 return;
             }
         };
-        let Config { server, mappings, warnings, targets } = config;
+        let Config { server, mappings, unreadable_secrets, warnings, targets } = config;
         if server != self.server {
             error!(key = "server", "has changed, which takes a restart; the configuration of before stays");
             return;
         }
         info!(mappings = mappings.len(), "the configuration was read again");
+        error_about(unreadable_secrets);
         warn_of(warnings);
         self.plane.replace_file(targets, mappings);
     }
@@ -161,6 +163,12 @@ impl Service {
         // Whoever keeps a request open for longer has no answer coming.
         let _ = timeout(HTTP_END, self.http).await;
         if in_time { End::Drained } else { End::Late }
+    }
+}
+
+fn error_about(unreadable_secrets: Vec<Problem>) {
+    for Problem { key, words } in unreadable_secrets {
+        error!(key, problem = words, "a mapping cannot log in until this can be read");
     }
 }
 

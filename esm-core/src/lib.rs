@@ -2,13 +2,14 @@
 //! batches, when a batch is retried, and how one mapping and many are kept running.
 //!
 //! Reading order: [`mapping`] (what is asked for), [`event`] and [`batch`] (data on its way to a
-//! function), [`filter`] (what never gets there), [`source`] and [`invoker`] (the seams to brokers
-//! and functions), [`function`] (one function shared by mappings), [`retry`] (what an outcome
+//! function), [`filter`] (what never gets there), [`source`] with [`credentials`] and [`invoker`] (the
+//! seams to brokers and functions), [`function`] (one function shared by mappings), [`retry`] (what an outcome
 //! means), `pipeline` (one session of one mapping), [`supervisor`] (mappings through connections
 //! lost and found), [`status`] and [`metrics`] (what people see), [`store`] (the seam to what keeps
 //! the mappings that were asked for).
 
 pub mod batch;
+pub mod credentials;
 pub mod destination;
 pub mod event;
 mod failures;

@@ -1,6 +1,6 @@
 //! The seam to brokers: an adapter opens sessions, lends deliveries and settles their receipts.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{pin::Pin, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use tokio::{
@@ -47,6 +47,8 @@ pub struct Session {
     pub lost: oneshot::Receiver<SourceError>,
     /// A condition that lasts and is not a loss, such as a blocked connection.
     pub trouble: watch::Receiver<Option<SourceError>>,
+    /// Resolves when another session should take the place of this one in good order, since its login has changed.
+    pub outdated: Outdated,
     /// What stands around the records of an event.
     pub envelope: Envelope,
     /// The number of unsettled deliveries at which the broker stops sending.
@@ -58,6 +60,9 @@ pub struct Session {
     /// Where messages go that are given up, if the mapping names a queue for them.
     pub destination: Option<Arc<dyn Destination>>,
 }
+
+/// Resolves once, or never.
+pub type Outdated = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The consuming end of one session. An implementation settles a receipt at most once and never on
 /// another session.
@@ -179,6 +184,14 @@ pub enum SourceError {
         /// Name and endpoint.
         broker: String,
         /// Said by the broker.
+        words: String,
+    },
+    /// There is nothing to log in with.
+    #[error("cannot log in to broker `{broker}`: {words}")]
+    NoLogin {
+        /// Its name.
+        broker: String,
+        /// Which secret is missing, and why.
         words: String,
     },
     /// Logged in, but not allowed.
@@ -362,7 +375,13 @@ pub enum SourceError {
 impl SourceError {
     /// Whether another endpoint of the same broker may fare better.
     pub fn concerns_the_endpoint(&self) -> bool {
-        !matches!(self, Self::Authentication { .. } | Self::Authorization { .. } | Self::VirtualHostMissing { .. })
+        !matches!(
+            self,
+            Self::Authentication { .. }
+                | Self::NoLogin { .. }
+                | Self::Authorization { .. }
+                | Self::VirtualHostMissing { .. }
+        )
     }
 
     /// What it comes to that every endpoint of a broker failed.
@@ -379,7 +398,7 @@ impl SourceError {
     /// The documented code that a mapping's `StateTransitionReason` begins with, where one applies.
     pub fn code(&self) -> Option<&'static str> {
         match self {
-            Self::Authentication { .. } => Some("EVENT_SOURCE_AUTHN_ERROR"),
+            Self::Authentication { .. } | Self::NoLogin { .. } => Some("EVENT_SOURCE_AUTHN_ERROR"),
             Self::Authorization { .. } => Some("EVENT_SOURCE_AUTHZ_ERROR"),
             Self::VirtualHostMissing { .. } | Self::QueueMissing { .. } | Self::QueueUnsuitable { .. } => {
                 Some("ESM_CONFIG_NOT_VALID")

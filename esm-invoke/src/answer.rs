@@ -40,7 +40,7 @@ pub(crate) struct Answer<'a> {
 impl Answer<'_> {
     /// Whether the body is what a function returned or raised, and decides.
     pub(crate) fn is_result(&self) -> bool {
-        self.protocol == Protocol::Lambda && self.status == StatusCode::OK
+        self.protocol != Protocol::Webhook && self.status == StatusCode::OK
     }
 
     /// How much of the body is needed.
@@ -51,7 +51,7 @@ impl Answer<'_> {
     /// What the answer says about the invocation.
     pub(crate) fn outcome(&self, now: SystemTime) -> Outcome {
         match self.protocol {
-            Protocol::Lambda => self.of_lambda(now),
+            Protocol::Lambda | Protocol::Aws => self.of_lambda(now),
             Protocol::Webhook => self.of_a_webhook(now),
         }
     }
@@ -119,7 +119,7 @@ impl Answer<'_> {
         match Members::parse(body) {
             // RIE (managed instances) names the type here and may leave the message out.
             _ if self.header("error-type").is_some() => self.function_error("Function.Unknown"),
-            _ if body.is_empty() => Outcome::Success,
+            _ if body.is_empty() || self.protocol == Protocol::Aws => Outcome::Success,
             Some(Members { error_type: Some(error_type), error_message: Some(message), .. }) => {
                 Outcome::FunctionError { error_type, message }
             }

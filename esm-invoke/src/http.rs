@@ -42,6 +42,9 @@ use crate::{
 /// ours go first.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How long connecting may take, with name resolution and TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Headers that say how a request is sent, which is not for settings to say.
 const OURS: [HeaderName; 7] = [CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE];
 
@@ -50,6 +53,8 @@ const OURS: [HeaderName; 7] = [CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRA
 pub enum Protocol {
     /// As Lambda's Invoke API does: the result is in a body with status 200, and so are errors.
     Lambda,
+    /// As AWS itself does, where a header tells an error from a result, whatever the body says.
+    Aws,
     /// As webhooks do: a status from 200 to 299 is success, whatever the body says.
     Webhook,
 }
@@ -85,7 +90,7 @@ impl HttpSettings {
         Self {
             url: url.into(),
             timeout,
-            connect_timeout: Duration::from_secs(5),
+            connect_timeout: CONNECT_TIMEOUT,
             stall_timeout: Duration::from_secs(30),
             protocol: Protocol::Lambda,
             headers: Vec::new(),
@@ -151,7 +156,7 @@ impl HttpInvoker {
         let client = client(tls, connect_timeout).map_err(HttpSettingsError::Client)?;
         // Takes user and password out of the URL and makes a header of them.
         let mut request = client.post(url).header(CONTENT_TYPE, "application/json");
-        if protocol == Protocol::Lambda {
+        if protocol != Protocol::Webhook {
             request = request.header("x-amz-invocation-type", "RequestResponse");
         }
         if let Some((username, password)) = settings.login {
@@ -175,14 +180,30 @@ impl HttpInvoker {
         })
     }
 
-    fn request(&self, body: EventBody, signature: Option<HeaderValue>) -> Request {
+    /// Posts the event with these headers.
+    pub(crate) async fn post(&self, event: Event, headers: HeaderMap) -> Reply {
+        let (body, progress) = EventBody::new(event);
         let mut request = Request::new(Method::POST, self.url.clone());
-        *request.headers_mut() = self.headers.clone();
-        if let Some(signature) = signature {
-            request.headers_mut().insert(signature::HEADER, signature);
-        }
+        *request.headers_mut() = headers;
         *request.body_mut() = Some(Body::wrap(body));
-        request
+        self.exchange(request, &progress).await
+    }
+
+    /// The headers that every request has.
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Where events are posted to.
+    #[cfg(feature = "lambda")]
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The URL as people may see it.
+    #[cfg(feature = "lambda")]
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     async fn exchange(&self, request: Request, progress: &Progress) -> Reply {
@@ -257,9 +278,11 @@ impl HttpInvoker {
 #[async_trait]
 impl Invoke for HttpInvoker {
     async fn invoke(&self, event: Event) -> Reply {
-        let signature = self.signer.as_ref().and_then(|signer| signature(signer, event.clone()));
-        let (body, progress) = EventBody::new(event);
-        self.exchange(self.request(body, signature), &progress).await
+        let mut headers = self.headers().clone();
+        if let Some(signature) = self.signer.as_ref().and_then(|signer| signature(signer, event.clone())) {
+            headers.insert(signature::HEADER, signature);
+        }
+        self.post(event, headers).await
     }
 }
 
@@ -267,7 +290,7 @@ impl Invoke for HttpInvoker {
 impl Backend for HttpInvoker {
     fn describe(&self) -> String {
         match self.protocol {
-            Protocol::Lambda => format!("Lambda's Invoke API at {}", self.endpoint),
+            Protocol::Lambda | Protocol::Aws => format!("Lambda's Invoke API at {}", self.endpoint),
             Protocol::Webhook => format!("a webhook at {}", self.endpoint),
         }
     }
@@ -304,9 +327,15 @@ fn parse(text: &str) -> Result<Url, HttpSettingsError> {
 
 /// Reading the system's certificates takes a tenth of a second and a megabyte, so all invokers
 /// share them.
-fn system_tls() -> Result<TlsConnector, HttpSettingsError> {
+pub(crate) fn system_tls() -> Result<TlsConnector, HttpSettingsError> {
     static SYSTEM_TLS: LazyLock<native_tls::Result<TlsConnector>> = LazyLock::new(TlsConnector::new);
     shared(&SYSTEM_TLS)
+}
+
+/// For calls of AWS's services.
+#[cfg(any(feature = "aws", feature = "lambda"))]
+pub(crate) fn connecting_client(tls: TlsConnector) -> Result<Client, HttpSettingsError> {
+    client(tls, CONNECT_TIMEOUT).map_err(HttpSettingsError::Client)
 }
 
 /// For URLs that need none: the client wants a connector all the same. This one trusts nobody, and is shared because
@@ -377,7 +406,7 @@ fn chain<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error +
 }
 
 /// The end of the chain says what happened, what stands before it only where.
-fn root(error: &reqwest::Error) -> String {
+pub(crate) fn root(error: &reqwest::Error) -> String {
     chain(error).last().map_or_else(|| "no cause is known".into(), |root| for_log(&root.to_string()))
 }
 

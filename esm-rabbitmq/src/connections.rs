@@ -85,6 +85,10 @@ pub(crate) struct SharedConnection {
 }
 
 impl PoolState {
+    fn has_connections(&self) -> bool {
+        self.open.iter().any(|shared| shared.strong_count() > 0)
+    }
+
     async fn channel_of_an_open_connection(&mut self) -> Option<(Arc<SharedConnection>, Channel)> {
         let mut usable = None;
         let mut kept = Vec::new();
@@ -133,6 +137,11 @@ impl Connections {
         Ok(Arc::new(Self { broker, endpoints, tls, connection_name, pools: Mutex::default() }))
     }
 
+    /// The broker's name.
+    pub(crate) fn broker(&self) -> &str {
+        &self.broker
+    }
+
     /// A channel of one's own on a connection that is shared unless it is to be alone. Dropping the
     /// future half-way leaves the connection to the others.
     pub(crate) async fn channel(
@@ -175,6 +184,14 @@ impl Connections {
 
     fn pool(&self, login: &Login) -> Arc<Pool> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(login) {
+            return pool.clone();
+        }
+        // Of a password that was changed nothing is kept once the last session with it has ended.
+        let is_in_use = |pool: &Arc<Pool>| {
+            Arc::strong_count(pool) > 1 || pool.try_lock().map_or(true, |state| state.has_connections())
+        };
+        pools.retain(|_, pool| is_in_use(pool));
         pools.entry(login.clone()).or_default().clone()
     }
 

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use esm_core::{
+    credentials::Credentials,
     destination::{Destination, Letter},
     source::SourceError,
 };
@@ -12,7 +13,7 @@ use lapin::{
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret as _;
 use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
@@ -40,8 +41,7 @@ pub struct RabbitDestination {
     connections: Arc<Connections>,
     virtual_host: String,
     queue: String,
-    username: String,
-    password: SecretString,
+    credentials: Arc<dyn Credentials>,
     publishing: Mutex<Option<Publishing>>,
 }
 
@@ -49,6 +49,7 @@ pub struct RabbitDestination {
 struct Publishing {
     connection: Arc<SharedConnection>,
     channel: Channel,
+    username: String,
 }
 
 impl RabbitDestination {
@@ -57,10 +58,9 @@ impl RabbitDestination {
         connections: Arc<Connections>,
         virtual_host: String,
         queue: String,
-        username: String,
-        password: SecretString,
+        credentials: Arc<dyn Credentials>,
     ) -> Self {
-        Self { connections, virtual_host, queue, username, password, publishing: Mutex::default() }
+        Self { connections, virtual_host, queue, credentials, publishing: Mutex::default() }
     }
 
     /// The channel that is open, or a new one on a connection that nothing is consumed on.
@@ -70,15 +70,21 @@ impl RabbitDestination {
             return Ok(open.clone());
         }
         *publishing = None;
-        let login = Login {
+        let no_login = |words| SourceError::NoLogin { broker: self.connections.broker().into(), words };
+        let login = self.credentials.login().await.map_err(no_login)?;
+        let shared_by = Login {
             virtual_host: self.virtual_host.clone(),
-            username: self.username.clone(),
-            password: self.password.expose_secret().to_owned(),
+            username: login.username.clone(),
+            password: login.password.expose_secret().to_owned(),
         };
-        let (connection, channel) = self.connections.channel(&login, true).await?;
+        let opened = self.connections.channel(&shared_by, true).await;
+        if let Err(SourceError::Authentication { .. }) = &opened {
+            self.credentials.refused(&login);
+        }
+        let (connection, channel) = opened?;
         let confirmed = channel.confirm_select(ConfirmSelectOptions::default()).await;
         confirmed.map_err(|error| self.place(&connection).explain(&error))?;
-        Ok(publishing.insert(Publishing { connection, channel }).clone())
+        Ok(publishing.insert(Publishing { connection, channel, username: login.username }).clone())
     }
 
     fn place(&self, connection: &SharedConnection) -> Place {
@@ -101,13 +107,13 @@ impl RabbitDestination {
 #[async_trait]
 impl Destination for RabbitDestination {
     async fn publish(&self, letter: &Letter) -> Result<(), SourceError> {
-        let Publishing { connection, channel } = self.publishing().await?;
+        let Publishing { connection, channel, username } = self.publishing().await?;
         let place = self.place(&connection);
         let refused = |words: &str| SourceError::Protocol { broker: place.broker.clone(), words: words.into() };
         let message = letter.original.get::<ReceivedMessage>();
         let message = message.ok_or_else(|| refused("the message is none of RabbitMQ's"))?;
         let frame = usize::try_from(channel_frame_max(&connection)).unwrap_or(usize::MAX);
-        let properties = properties(&message.properties, letter, &self.username, frame)
+        let properties = properties(&message.properties, letter, &username, frame)
             .ok_or_else(|| refused("its headers leave no room in a frame for the reasons why it is given up"))?;
         match timeout(CONFIRM, self.send(&channel, &message.body, properties)).await {
             Ok(Ok(Confirmation::Ack(None))) => Ok(()),

@@ -2,8 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
-use esm_core::destination::Destination;
-use secrecy::SecretString;
+use esm_core::{credentials::Credentials, destination::Destination};
 use url::{Host, Url};
 
 /// One address of a broker: `amqp://host[:5672]` or `amqps://host[:5671]`, perhaps with the
@@ -90,10 +89,8 @@ pub struct Settings {
     pub virtual_host: String,
     /// The queue.
     pub queue: String,
-    /// The login's name.
-    pub username: String,
-    /// The login's password.
-    pub password: SecretString,
+    /// Who reads it.
+    pub credentials: Arc<dyn Credentials>,
     /// Identifies the consumer at the broker: the mapping's UUID.
     pub consumer_tag: String,
     /// `eventSourceArn` of the event.

@@ -78,13 +78,19 @@ impl Connect for RabbitSource {
     }
 
     async fn connect(&self, terms: Terms) -> Result<Session, SourceError> {
-        let Settings { virtual_host, queue, username, password, .. } = &self.settings;
-        let login = Login {
+        let Settings { virtual_host, queue, credentials, .. } = &self.settings;
+        let no_login = |words| SourceError::NoLogin { broker: self.connections.broker().into(), words };
+        let login = credentials.login().await.map_err(no_login)?;
+        let shared_by = Login {
             virtual_host: virtual_host.clone(),
-            username: username.clone(),
-            password: password.expose_secret().to_owned(),
+            username: login.username.clone(),
+            password: login.password.expose_secret().to_owned(),
         };
-        let (connection, channel) = self.connections.channel(&login, terms.alone).await?;
+        let opened = self.connections.channel(&shared_by, terms.alone).await;
+        if let Err(SourceError::Authentication { .. }) = &opened {
+            credentials.refused(&login);
+        }
+        let (connection, channel) = opened?;
         let place = Place { queue: queue.clone(), ..connection.place.clone() };
         // 0 would mean no limit.
         let prefetch = u16::try_from(terms.prefetch).unwrap_or(u16::MAX).max(1);
@@ -117,6 +123,10 @@ impl Connect for RabbitSource {
             deliveries,
             lost,
             trouble: connection.trouble.clone(),
+            outdated: Box::pin({
+                let credentials = credentials.clone();
+                async move { credentials.superseded(&login).await }
+            }),
             envelope: RecordEncoder::envelope(&self.settings.event_source_arn, queue, virtual_host),
             prefetch: prefetch.into(),
             hold_limit: self.settings.consumer_timeout.checked_sub(HOLD_MARGIN),

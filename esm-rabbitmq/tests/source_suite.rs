@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use amqprs::BasicProperties;
 use async_trait::async_trait;
-use esm_core::{source::Connect, testing::QueueUnderTest};
+use esm_core::{credentials::Login, source::Connect, testing::QueueUnderTest};
 use esm_rabbitmq::{
     Connections, RabbitSource, Settings,
     testing::{Publisher, TestBroker},
@@ -29,8 +29,7 @@ impl RabbitQueue {
         let settings = Settings {
             virtual_host: virtual_host.clone(),
             queue: "queue".into(),
-            username: "guest".into(),
-            password: "guest".into(),
+            credentials: Arc::new(Login { username: "guest".into(), password: "guest".into() }),
             consumer_tag: "suite".into(),
             event_source_arn: "arn".into(),
             strict_consumers: false,

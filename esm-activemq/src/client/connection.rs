@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use secrecy::{ExposeSecret, SecretString};
+use esm_core::credentials::Login;
+use secrecy::ExposeSecret;
 use uuid::Uuid;
 
 use super::{
@@ -26,15 +27,6 @@ use crate::openwire::{
 const OPEN: Duration = Duration::from_secs(20);
 /// How long it may take to keep a message.
 const SEND: Duration = Duration::from_secs(30);
-
-/// Who logs in.
-#[derive(Clone, Debug)]
-pub struct Login {
-    /// The user's name.
-    pub username: String,
-    /// The password.
-    pub password: SecretString,
-}
 
 /// A logical connection. Dropping it makes the broker take back whatever was lent over it.
 pub struct Connection {

@@ -13,7 +13,7 @@ pub mod transport;
 
 pub use address::{Address, AddressError, Endpoint};
 pub use connection::{
-    AckKind, Acknowledgement, Connection, Consumer, ConsumerOptions, Login, NONE_DELIVERED, Producer, UNKNOWN_DELIVERED,
+    AckKind, Acknowledgement, Connection, Consumer, ConsumerOptions, NONE_DELIVERED, Producer, UNKNOWN_DELIVERED,
 };
 pub use error::{ClientError, Exception};
 pub use session::Flaw;

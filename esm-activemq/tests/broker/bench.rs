@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use esm_activemq::{
-    ActiveMqSource, Connections, EventProfile, Login, Settings,
+    ActiveMqSource, Connections, EventProfile, Settings,
     testing::{ADMINISTRATOR, TestBroker},
 };
 use esm_core::{
+    credentials::Login,
     source::{Arrival, Connect, Delivery, Disposition, Receipt, Session, SourceError, Terms, Unusable},
     testing::event,
     tls::TlsFiles,
@@ -38,7 +39,7 @@ impl Mapping {
         let connections = Connections::new("test".into(), addresses, tls).expect("readable files");
         let settings = Settings {
             queue: queue.parse().expect("a queue"),
-            login: login(ADMINISTRATOR),
+            credentials: Arc::new(login(ADMINISTRATOR)),
             client_id: "broker-test".into(),
             event_source_arn: "arn".into(),
             profile: EventProfile::Wire,
@@ -57,7 +58,7 @@ impl Mapping {
     }
 
     pub(crate) fn with_login(mut self, login_as: (&str, &str)) -> Self {
-        self.settings.login = login(login_as);
+        self.settings.credentials = Arc::new(login(login_as));
         self
     }
 

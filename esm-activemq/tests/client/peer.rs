@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use esm_activemq::{
-    client::{ClientError, Connection, ConsumerEvents, ConsumerOptions, Endpoint, Flaw, Login, Transport},
+    client::{ClientError, Connection, ConsumerEvents, ConsumerOptions, Endpoint, Flaw, Transport},
     openwire::{
         Command, ConsumerId, Decoder, Destination, DispatchHead, Encoder, Message, MessageDispatch, MessageId,
         ProducerId, Response, WireFormat, WireFormatInfo, WireFormatOptions, split_frame,
     },
 };
+use esm_core::credentials::Login;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

@@ -33,9 +33,8 @@ use tokio::time::timeout;
 pub use self::audit::{Peer, Subject};
 pub(crate) use self::signature::AccessKey;
 use self::{audit::Change, refusal::Refusal, signature::Presented};
+use crate::api::BODY_LIMIT;
 
-/// A mapping with filters and tags of the greatest size has less.
-const LARGEST_BODY: usize = 512 * 1024;
 /// How long a request's body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -117,7 +116,7 @@ async fn admit(State(access): State<Arc<Access>>, request: Request, next: Next) 
 }
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {
-    match timeout(BODY_PATIENCE, to_bytes(body, LARGEST_BODY)).await {
+    match timeout(BODY_PATIENCE, to_bytes(body, BODY_LIMIT)).await {
         Ok(Ok(body)) => Ok(body),
         // Or its connection broke, and nobody reads the answer.
         Ok(Err(_)) => Err(Refusal::TooLarge),

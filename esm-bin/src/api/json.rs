@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::errors::ApiError;
 
 /// Several times what a request with every member at its longest has.
-pub(super) const BODY_LIMIT: usize = 1024 * 1024;
+pub(crate) const BODY_LIMIT: usize = 1024 * 1024;
 /// In which a body has to arrive.
 const BODY_TIME: Duration = Duration::from_secs(20);
 

@@ -12,3 +12,5 @@ pub mod openapi;
 mod query;
 pub mod routes;
 mod shapes;
+
+pub(crate) use self::json::BODY_LIMIT;

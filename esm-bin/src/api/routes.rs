@@ -1,13 +1,10 @@
 //! Which operation is at which path and method.
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::{Path, RawQuery, Request, State, rejection::PathRejection},
-    http::{
-        HeaderName, HeaderValue, Method, StatusCode, Uri,
-        header::{HOST, ORIGIN},
-    },
+    http::{HeaderName, HeaderValue, Method, StatusCode, Uri},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get},
@@ -21,7 +18,10 @@ use super::{
     query::{self, Query},
     shapes::{self, Configuration, Page, TagsOf},
 };
-use crate::control::plane::{ControlError, ControlPlane, LONGEST_PAGE, ListFilter};
+use crate::{
+    access::Subject,
+    control::plane::{ControlError, ControlPlane, LONGEST_PAGE, ListFilter},
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 
@@ -41,7 +41,6 @@ pub fn router(plane: ControlPlane) -> Router {
         .route("/2017-03-31/tags/{*resource}", tags)
         .route("/2015-03-31/{*other}", any(unknown))
         .route("/2017-03-31/{*other}", any(unknown))
-        .layer(middleware::from_fn(no_strange_page))
         .layer(middleware::from_fn(request_id))
         .with_state(plane)
 }
@@ -49,7 +48,9 @@ pub fn router(plane: ControlPlane) -> Router {
 async fn create(State(plane): State<ControlPlane>, RawQuery(query): RawQuery, body: Body) -> Answer {
     Query::new(query.as_deref()).end()?;
     let (spec, tags) = shapes::create(json::members(body).await?)?;
-    Ok(accepted(plane.create(spec, tags).await?.into()))
+    let view = plane.create(spec, tags).await?;
+    let subject = Extension(Subject(view.uuid.to_string()));
+    Ok((subject, accepted(view.into())).into_response())
 }
 
 async fn read(State(plane): State<ControlPlane>, uuid: Segment, RawQuery(query): RawQuery) -> Answer {
@@ -187,16 +188,4 @@ async fn request_id(request: Request, next: Next) -> Response {
         response.headers_mut().entry(REQUEST_ID).or_insert(id);
     }
     response
-}
-
-/// Pages of other sites may not have somebody's browser change mappings here. Browsers name the page's
-/// site; AWS's clients name none.
-async fn no_strange_page(request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let Some(origin) = headers.get(ORIGIN) else { return next.run(request).await };
-    let site = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, site)| site);
-    if site.is_some() && site == headers.get(HOST).and_then(|host| host.to_str().ok()) {
-        return next.run(request).await;
-    }
-    ApiError::AccessDenied("a page of another site may not call this API".into()).into_response()
 }

@@ -29,11 +29,14 @@ pub(crate) struct Context<'a> {
     pub(super) problems: Problems,
     /// What was read beside the tree itself: the contents of files, in hashes.
     pub(super) readings: RefCell<Vec<u64>>,
+    /// What keeps a mapping from connecting and not the service from running.
+    pub(super) unreadable: Problems,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(folder: &'a Path, environment: &'a Environment) -> Self {
-        Self { folder, environment, problems: Problems::default(), readings: RefCell::default() }
+        let (problems, unreadable) = (Problems::default(), Problems::default());
+        Self { folder, environment, problems, readings: RefCell::default(), unreadable }
     }
 
     /// Takes note of what was read beside the tree.
@@ -63,6 +66,11 @@ impl<'a> Entry<'a> {
             Some(variable) => problems.report(&self.key, format_args!("{words} (set by {variable})")),
             None => problems.report(&self.key, words),
         }
+    }
+
+    /// Reports that what the value leads to cannot be read now.
+    pub(super) fn report_unreadable(&self, words: impl Display) {
+        self.context.unreadable.report(&self.key, words);
     }
 
     /// Reports that the key is known and this build would not do what it says.

@@ -62,7 +62,7 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
     });
     let secret = table.required("secret", |entry| {
         let name = entry.text()?;
-        targets.login(&name).map_err(|why| why.report(entry)).map(|_| name)
+        targets.secret(&name).map_err(|why| why.report(entry)).map(|_| name)
     });
     let queue = table.required("queues", queue);
     // What is wrong with these is reported; the rest is looked at without them.

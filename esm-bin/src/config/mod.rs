@@ -31,16 +31,20 @@ pub use self::{
     mapping::ConfiguredMapping,
     names::{FunctionName, NoFunctionName},
     problem::Problem,
-    secret::Login,
     server::{Identity, Server},
     targets::Targets,
 };
-use self::{entry::Context, table::Table, targets::Named};
+use self::{
+    entry::Context,
+    table::Table,
+    targets::{Managed, Named},
+};
 pub(crate) use self::{
     entry::{Entry, all},
     problem::Reported,
     targets::Unresolved,
 };
+use crate::adapters::Aws;
 
 /// Of UUIDs that we derive from names.
 const NAMESPACE: Uuid = Uuid::from_u128(0xca47_36cf_c405_48e5_96b9_284f_ad1b_acb3);
@@ -56,6 +60,8 @@ pub struct Config {
     pub targets: Arc<Targets>,
     /// `[[event_source_mappings]]`, in the file's order.
     pub mappings: Vec<ConfiguredMapping>,
+    /// Logins that cannot be read now, which keeps their mappings from connecting until they can.
+    pub unreadable_secrets: Vec<Problem>,
     /// What works and may surprise, each with its key.
     pub warnings: Vec<Problem>,
 }
@@ -93,7 +99,9 @@ pub(crate) fn read_after(
     let config =
         merged.and_then(|merged| Entry::new(String::new(), merged.into(), &context).table(|table| root(table, before)));
     match (config, context.problems.into_vec()) {
-        (Ok(config), problems) if problems.is_empty() => Ok(config),
+        (Ok(config), problems) if problems.is_empty() => {
+            Ok(Config { unreadable_secrets: context.unreadable.into_vec(), ..config })
+        }
         (_, problems) => Err(problems),
     }
 }
@@ -102,17 +110,26 @@ fn root(table: &mut Table<'_>, before: Option<&Targets>) -> Result<Config, Repor
     let server = table.section("server").table(server::read);
     let identity = server.as_ref().map(|server| server.identity.clone()).unwrap_or_default();
     let brokers = named(&table.section("brokers"), |name, table| broker::read(name, table, &identity));
-    let logins = named(&table.section("secrets"), |_, table| secret::login(table));
-    let function = |name: &str, table: &mut Table<'_>| function::read(name, table, &identity, &logins);
+    let maximum_age = server.as_ref().map_or(server::SECRETS_MAXIMUM_AGE, |server| server.secrets_maximum_age);
+    let secrets = named(&table.section("secrets"), |name, table| secret::read(name, table, maximum_age));
+    let environment = table.environment().clone();
+    let aws = table.section("aws").table(|table| {
+        let endpoint_url = table.optional("endpoint_url", function::endpoint_url)?;
+        Ok(Aws { endpoint_url, environment })
+    });
+    let aws = aws.unwrap_or_default();
+    let function = |name: &str, table: &mut Table<'_>| function::read(name, table, &identity, &aws, &secrets);
     let functions = named(&table.section("functions"), function);
-    let mut targets = Targets { brokers, functions, logins, identity };
+    let managed = Managed::new(aws, maximum_age);
+    let mut targets = Targets { brokers, functions, secrets, managed, identity };
     if let Some(before) = before {
         targets.keep(before);
     }
     let mappings = table.optional("event_source_mappings", |entry| mappings(entry, &targets));
-    table.not_yet(&["aws"]);
     let (server, mappings) = (server?, mappings?.unwrap_or_default());
-    Ok(Config { warnings: warnings::all(&server, &mappings), server, targets: Arc::new(targets), mappings })
+    let warnings = warnings::all(&server, &mappings);
+    // Those of the tree's context are put there once everything was read.
+    Ok(Config { unreadable_secrets: Vec::new(), warnings, server, targets: Arc::new(targets), mappings })
 }
 
 fn named<'a, T>(section: &Entry<'a>, mut read: impl FnMut(&str, &mut Table<'a>) -> Result<T, Reported>) -> Named<T> {

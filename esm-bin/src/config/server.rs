@@ -20,6 +20,8 @@ use crate::{
 
 const PORT: u16 = 9321;
 const REGION: &str = "us-east-1";
+/// After a change of a password in its secret, it takes so long until it is used.
+pub(super) const SECRETS_MAXIMUM_AGE: Duration = Duration::from_secs(300);
 const ACCOUNT: &str = "000000000000";
 const DATA_DIR: &str = "esm-data";
 
@@ -34,6 +36,8 @@ pub struct Server {
     pub tls: Option<Tls>,
     /// How long a drain may take; absent, the functions' timeouts decide.
     pub drain_timeout: Option<Duration>,
+    /// How old a login may be until it is read again.
+    pub(super) secrets_maximum_age: Duration,
     /// The folder of the store.
     pub data_dir: PathBuf,
     /// Who we are in AWS's terms.
@@ -97,6 +101,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Result<Server, Reported> {
     let account = table.optional("account_id", account);
     let drain_timeout = table.optional("drain_timeout_in_seconds", |entry| entry.within(1..=86_400));
     let data_dir = table.optional("data_dir", Entry::path);
+    let maximum_age = table.optional("secrets_max_age_in_seconds", |entry| entry.within(1..=86_400));
     let access_keys = table.optional("access_keys", access_keys);
     let tls = table.optional("tls", |entry| entry.table(|table| tls(entry, table)));
     table.not_yet(&["memory_limit_in_mebibytes"]);
@@ -116,6 +121,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Result<Server, Reported> {
         listen,
         access: Arc::new(Access::new(access_keys, region.clone())),
         tls: tls?,
+        secrets_maximum_age: maximum_age?.map_or(SECRETS_MAXIMUM_AGE, Duration::from_secs),
         drain_timeout: drain_timeout?.map(Duration::from_secs),
         data_dir: data_dir?.unwrap_or_else(|| folder.join(DATA_DIR)),
         identity: Identity { region, account: account?.unwrap_or_else(|| ACCOUNT.into()) },
@@ -158,7 +164,7 @@ fn tls(entry: &Entry<'_>, table: &mut Table<'_>) -> Result<Tls, Reported> {
     Tls::read(&cert_file?, &key_file?).map_err(|words| entry.report(words))
 }
 
-fn region(entry: &Entry<'_>) -> Result<String, Reported> {
+pub(super) fn region(entry: &Entry<'_>) -> Result<String, Reported> {
     let region = entry.text()?;
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if region.is_empty() || !region.bytes().all(is_allowed) {

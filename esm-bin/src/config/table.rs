@@ -5,6 +5,7 @@ use std::{fmt::Display, path::Path};
 use config::{Map, Value};
 
 use super::{
+    Environment,
     entry::{Context, Entry},
     problem::Reported,
 };
@@ -48,6 +49,10 @@ impl<'a> Table<'a> {
     /// Where relative paths start.
     pub(super) fn folder(&self) -> &'a Path {
         self.context.folder
+    }
+
+    pub(super) fn environment(&self) -> &'a Environment {
+        self.context.environment
     }
 
     /// Reports a problem that no single key of the table has.

@@ -1,13 +1,25 @@
 //! What mappings refer to: functions, brokers and secrets, by name.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 #[cfg(test)]
 use crate::adapters::Sources;
 
 use super::{
-    broker::Broker, entry::Entry, function::Function, names::FunctionName, problem::Reported, secret::Login,
+    broker::Broker,
+    entry::Entry,
+    function::Function,
+    names::{self, FunctionName},
+    problem::Reported,
     server::Identity,
+};
+use crate::{
+    adapters::{self, Aws},
+    secrets::{Origin, Secret},
 };
 
 /// Things by the name of their table. Those with problems are there too, so that a reference to
@@ -18,7 +30,8 @@ pub(super) type Named<T> = BTreeMap<String, Result<Arc<T>, Reported>>;
 pub struct Targets {
     pub(super) brokers: Named<Broker>,
     pub(super) functions: Named<Function>,
-    pub(super) logins: Named<Login>,
+    pub(super) secrets: Named<Secret>,
+    pub(super) managed: Managed,
     /// Who we are in AWS's terms.
     pub identity: Identity,
 }
@@ -29,6 +42,52 @@ pub(crate) enum Unresolved {
     Reported(Reported),
     /// In words.
     Because(String),
+}
+
+/// Secrets in AWS Secrets Manager, by ARN, once somebody has asked for them.
+pub(super) struct Managed {
+    aws: Aws,
+    maximum_age: Duration,
+    known: Mutex<BTreeMap<String, Arc<Secret>>>,
+}
+
+impl Managed {
+    pub(super) fn new(aws: Aws, maximum_age: Duration) -> Self {
+        Self { aws, maximum_age, known: Mutex::default() }
+    }
+
+    /// The same one for the same ARN, so that mappings which share it read it once.
+    fn secret(&self, arn: &str, region: &str) -> Result<Arc<Secret>, String> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(secret) = known.get(arn) {
+            return Ok(secret.clone());
+        }
+        known.retain(|_, secret| Arc::strong_count(secret) > 1);
+        let origin = Origin::Managed(adapters::managed_secret(arn, region, &self.aws)?);
+        let secret = Arc::new(Secret::new(arn.into(), origin, self.maximum_age));
+        known.insert(arn.into(), secret.clone());
+        Ok(secret)
+    }
+
+    /// Takes over what an older reading knows, if that asked the same AWS.
+    fn keep(&self, old: &Self) {
+        if self.aws.endpoint_url == old.aws.endpoint_url {
+            let known = old.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        }
+    }
+}
+
+/// The region of the ARN of a secret in Secrets Manager.
+fn region_of_secret(arn: &str) -> Option<&str> {
+    match arn.split(':').collect::<Vec<_>>().as_slice() {
+        ["arn", _, "secretsmanager", region, account, "secret", name]
+            if !region.is_empty() && !name.is_empty() && names::is_account(account) =>
+        {
+            Some(region)
+        }
+        _ => None,
+    }
 }
 
 impl Targets {
@@ -58,9 +117,14 @@ impl Targets {
         }
     }
 
-    /// `[secrets.NAME]`. The name is not repeated: it may be a password at the wrong place.
-    pub(crate) fn login(&self, name: &str) -> Result<Arc<Login>, Unresolved> {
-        login(&self.logins, name)
+    /// `[secrets.NAME]`, or a secret in AWS Secrets Manager by its ARN.
+    pub(crate) fn secret(&self, name: &str) -> Result<Arc<Secret>, Unresolved> {
+        match region_of_secret(name) {
+            Some(region) if !self.secrets.contains_key(name) => {
+                self.managed.secret(name, region).map_err(Unresolved::Because)
+            }
+            _ => secret(&self.secrets, name),
+        }
     }
 
     /// Puts what is the same in an older reading in the place of what was read now, so that whatever uses
@@ -77,6 +141,8 @@ impl Targets {
         }
         keep(&mut self.brokers, &old.brokers, |new, old| new.definition == old.definition && new.arn == old.arn);
         keep(&mut self.functions, &old.functions, |new, old| new.definition == old.definition);
+        keep(&mut self.secrets, &old.secrets, Secret::is_like);
+        self.managed.keep(&old.managed);
     }
 
     /// Every function without problems.
@@ -85,8 +151,9 @@ impl Targets {
     }
 }
 
-pub(super) fn login(logins: &Named<Login>, name: &str) -> Result<Arc<Login>, Unresolved> {
-    find(logins, name).unwrap_or_else(|| because(format!("names no table of [secrets]; {}", there_are(logins))))
+/// The name is not repeated: it may be a password at the wrong place.
+pub(super) fn secret(secrets: &Named<Secret>, name: &str) -> Result<Arc<Secret>, Unresolved> {
+    find(secrets, name).unwrap_or_else(|| because(format!("names no table of [secrets]; {}", there_are(secrets))))
 }
 
 impl Unresolved {
@@ -126,6 +193,7 @@ impl Targets {
                 consumer_timeout: broker.consumer_timeout,
                 dead_letter_queue: broker.dead_letter_queue.clone(),
                 sources: sources(),
+                destinations: broker.destinations.clone(),
                 definition: broker.definition.clone(),
             }))
         };

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::spec::{Member, Violation};
 use crate::{
     adapters::DestinationSettings,
-    config::{Broker, Engine, Login, Targets},
+    config::{Broker, Engine, Targets},
+    secrets::Secret,
 };
 
 const FORM: &str = "must be arn:aws:mq:<region>:<account>:queue:<broker>:<virtual host, percent-encoded; empty for \
@@ -67,11 +68,11 @@ impl OnFailure {
     }
 
     /// The destination for a mapping, whose login publishes.
-    pub(super) fn open(&self, uuid: Uuid, login: &Login) -> Arc<dyn Destination> {
+    pub(super) fn open(&self, uuid: Uuid, secret: Arc<Secret>) -> Arc<dyn Destination> {
         (self.broker.destinations)(DestinationSettings {
             virtual_host: self.virtual_host.clone().unwrap_or_default(),
             queue: self.queue.clone(),
-            login: login.clone(),
+            credentials: secret,
             publisher: format!("{uuid}-letters"),
         })
     }

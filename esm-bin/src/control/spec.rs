@@ -10,7 +10,6 @@ use esm_core::{
     },
     source::Connect,
 };
-use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -20,7 +19,8 @@ use super::{
 };
 use crate::{
     adapters::QueueSettings,
-    config::{Broker, Engine, Function, FunctionName, Login, Reported, Targets, Unresolved, uuid_of},
+    config::{Broker, Engine, Function, FunctionName, Reported, Targets, Unresolved, uuid_of},
+    secrets::Secret,
 };
 
 const DEFAULT_VIRTUAL_HOST: &str = "/";
@@ -241,7 +241,7 @@ pub struct Planned {
 /// What a source is made with, beside its broker: another one takes another session.
 #[derive(Clone)]
 struct Reading {
-    login: Arc<Login>,
+    secret: Arc<Secret>,
     strict_consumers: bool,
     unsigned_header_bytes: bool,
     event_profile: EventProfile,
@@ -286,8 +286,7 @@ impl Reading {
             && self.event_profile == other.event_profile
             && self.item_identifiers == other.item_identifiers
             && self.on_failure == other.on_failure
-            && self.login.username == other.login.username
-            && self.login.password.expose_secret() == other.login.password.expose_secret()
+            && self.secret.is_like(&other.secret)
     }
 }
 
@@ -309,14 +308,14 @@ pub fn plan(
     let broker = broker.map_err(|why| {
         note(Violation::unresolved(Member::EventSource, why).in_awss_words("Unrecognized event source."));
     });
-    let login = targets.login(&spec.secret).map_err(|why| note(Violation::unresolved(Member::Secret, why)));
+    let secret = targets.secret(&spec.secret).map_err(|why| note(Violation::unresolved(Member::Secret, why)));
     let read_tags = tags::parse(tags).map_err(|problems| {
         for problem in problems {
             let key = problem.key.map(|key| format!("{key} ")).unwrap_or_default();
             note(Violation::new(Member::Tags, format!("{key}{}", problem.words)));
         }
     });
-    let (Ok(function), Ok(broker), Ok(login), Ok(read_tags)) = (function, broker, login, read_tags) else {
+    let (Ok(function), Ok(broker), Ok(secret), Ok(read_tags)) = (function, broker, secret, read_tags) else {
         return Err(violations);
     };
 
@@ -350,14 +349,14 @@ pub fn plan(
     let source = (broker.sources)(QueueSettings {
         virtual_host: virtual_host.clone().unwrap_or_default(),
         queue: spec.queue.clone(),
-        login: Login::clone(&login),
+        credentials: secret.clone(),
         consumer: uuid.to_string(),
         event_source_arn: broker.arn.clone(),
         strict_consumers: read_tags.strict_consumers,
         unsigned_header_bytes: read_tags.unsigned_header_bytes,
         event_profile: read_tags.event_profile,
         item_identifiers: spec.report_batch_item_failures,
-        destination: on_failure.as_ref().map(|on_failure| on_failure.open(uuid, &login)),
+        destination: on_failure.as_ref().map(|on_failure| on_failure.open(uuid, secret.clone())),
         consumer_timeout: broker.consumer_timeout,
         dead_letter_queue: broker.dead_letter_queue.clone(),
     });
@@ -390,7 +389,7 @@ pub fn plan(
         function,
         source,
         reading: Reading {
-            login,
+            secret,
             strict_consumers: read_tags.strict_consumers,
             unsigned_header_bytes: read_tags.unsigned_header_bytes,
             event_profile: read_tags.event_profile,

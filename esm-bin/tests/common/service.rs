@@ -35,8 +35,12 @@ pub(crate) struct Config {
     pub(crate) endpoints: Vec<String>,
     /// Further lines of `[brokers.test]`.
     pub(crate) broker: String,
+    /// Further lines of `[server]`.
+    pub(crate) server: String,
     /// Who the secret `visitor` is; the password is the same word.
     pub(crate) visitor: String,
+    /// What the secret `visitor` is read from instead.
+    pub(crate) visitor_file: Option<PathBuf>,
     /// How the function is reached: a line of `[functions.function]`.
     backend: String,
     /// Further lines of `[functions.function]`.
@@ -65,7 +69,9 @@ impl Config {
             administrator: B::ADMINISTRATOR,
             endpoints: vec![broker.endpoint()],
             broker: String::new(),
+            server: String::new(),
             visitor: "visitor".into(),
+            visitor_file: None,
             backend,
             function: String::new(),
             tables: String::new(),
@@ -85,17 +91,21 @@ impl Config {
     }
 
     fn to_toml(&self, port: u16) -> String {
+        let visitor = match &self.visitor_file {
+            Some(file) => format!("file = {:?}", file.display().to_string()),
+            None => format!("username = {:?}\npassword = {{ env = \"VISITOR_PASSWORD\" }}", self.visitor),
+        };
         let mut text = format!(
-            "[server]\nlisten = \"127.0.0.1:{port}\"\ndrain_timeout_in_seconds = 60\n\
+            "[server]\nlisten = \"127.0.0.1:{port}\"\ndrain_timeout_in_seconds = 60\n{}\n\
              [brokers.test]\nengine = {:?}\nendpoints = {:?}\n{}\n\
              [secrets.administrator]\nusername = {:?}\npassword = {{ env = \"ADMINISTRATOR_PASSWORD\" }}\n\
-             [secrets.visitor]\nusername = {:?}\npassword = {{ env = \"VISITOR_PASSWORD\" }}\n\
+             [secrets.visitor]\n{visitor}\n\
              [functions.function]\n{}\n{}\n{}\n",
+            self.server,
             self.engine,
             self.endpoints,
             self.broker,
             self.administrator,
-            self.visitor,
             self.backend,
             self.function,
             self.tables

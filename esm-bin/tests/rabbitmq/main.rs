@@ -10,5 +10,6 @@ mod faults;
 mod hostile;
 mod large;
 mod processes;
+mod rotation;
 mod shutdown;
 mod virtual_hosts;

@@ -52,7 +52,7 @@ pub(crate) struct Parts {
 pub(crate) enum End {
     /// As asked; everything is settled or handed back.
     Drained,
-    /// In good order, because another prefetch fits what comes.
+    /// In good order, so that one with another prefetch or another login takes its place.
     Outgrown,
     /// The broker or the way to it failed; what was not settled goes back by itself.
     Lost(SourceError),
@@ -142,8 +142,18 @@ impl Pipeline {
         drain: &CancellationToken,
     ) -> End {
         self.session_number += 1;
-        let Session { deliveries, consumer, lost, trouble, envelope, prefetch, hold_limit, unique_ids, destination } =
-            session;
+        let Session {
+            deliveries,
+            consumer,
+            lost,
+            trouble,
+            outdated,
+            envelope,
+            prefetch,
+            hold_limit,
+            unique_ids,
+            destination,
+        } = session;
         let lease = Arc::new(Lease {
             parts: self.parts.clone(),
             session_number: self.session_number,
@@ -174,6 +184,7 @@ impl Pipeline {
             deliveries,
             lost,
             trouble,
+            outdated,
             sieve,
             set_aside: VecDeque::new(),
             rejected: Vec::new(),

@@ -23,7 +23,7 @@ use crate::{
     groups::Groups,
     mapping::Mapping,
     metrics::DropReason,
-    source::{Arrival, Delivery, Receipt, SourceError, Terms, Unusable},
+    source::{Arrival, Delivery, Outdated, Receipt, SourceError, Terms, Unusable},
 };
 
 /// How long a session lasts at least before it gives way to one with a larger prefetch.
@@ -38,6 +38,7 @@ enum Event {
     Finish(Ended),
     Lose(SourceError),
     Trouble,
+    Outdate,
     Adjust,
     /// More or fewer messages wait to be retried.
     Rest,
@@ -53,6 +54,7 @@ pub(super) struct Run<'a> {
     pub(super) deliveries: mpsc::Receiver<Arrival>,
     pub(super) lost: oneshot::Receiver<SourceError>,
     pub(super) trouble: watch::Receiver<Option<SourceError>>,
+    pub(super) outdated: Outdated,
     pub(super) sieve: Sieve,
     /// What was in no batch yet when the settings changed, in the broker's order; it comes before what arrives.
     pub(super) set_aside: VecDeque<Delivery>,
@@ -91,6 +93,11 @@ impl Run<'_> {
                 }
                 Event::Lose(error) => return End::Lost(error),
                 Event::Trouble => self.show_trouble(),
+                Event::Outdate => {
+                    info!("the login has changed; opening a session with the new one");
+                    self.retire().await;
+                    return End::Outgrown;
+                }
                 Event::Adjust => self.adjust(),
                 Event::Rest => self.heed_resting(),
                 Event::Place => self.take_released(),
@@ -148,6 +155,7 @@ impl Run<'_> {
             Some(result) = self.pipeline.tasks.join_next_with_id() => Event::Finish(result),
             lost = &mut self.lost => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
             Ok(()) = self.trouble.changed() => Event::Trouble,
+            () = &mut self.outdated => Event::Outdate,
             Ok(()) = self.pipeline.parts.wanted.changed() => Event::Adjust,
             Ok(()) = self.resting.changed() => Event::Rest,
             Ok(_) = self.places.acquire(), if !has_place => Event::Place,

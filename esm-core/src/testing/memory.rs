@@ -58,6 +58,7 @@ struct Open {
     deliveries: Option<mpsc::Sender<Arrival>>,
     lost: oneshot::Sender<SourceError>,
     trouble: watch::Sender<Option<SourceError>>,
+    outdate: Option<oneshot::Sender<()>>,
 }
 
 #[derive(Clone)]
@@ -211,6 +212,16 @@ impl MemoryQueue {
         }
     }
 
+    /// The session that is open has a login that another one has taken the place of.
+    pub fn outdate(&self) {
+        if let Some(session) = &mut self.lock().session
+            && let Some(outdate) = session.outdate.take()
+        {
+            // A session whose other end is gone needs no successor.
+            let _ = outdate.send(());
+        }
+    }
+
     /// The ids acknowledged so far, in order.
     pub fn acked(&self) -> Vec<String> {
         self.lock().acked.clone()
@@ -360,6 +371,7 @@ impl Connect for MemoryQueue {
         let (sender, deliveries) = mpsc::channel(if inner.is_modern { 65_535 } else { prefetch as usize });
         let (lost_sender, lost) = oneshot::channel();
         let (trouble_sender, trouble) = watch::channel(None);
+        let (outdate, outdated) = oneshot::channel();
         inner.session = Some(Open {
             number,
             prefetch: prefetch as usize,
@@ -369,6 +381,7 @@ impl Connect for MemoryQueue {
             deliveries: Some(sender),
             lost: lost_sender,
             trouble: trouble_sender,
+            outdate: Some(outdate),
         });
         inner.lend();
         Ok(Session {
@@ -376,6 +389,11 @@ impl Connect for MemoryQueue {
             consumer: Arc::new(MemoryConsumer { queue: self.clone(), number }),
             lost,
             trouble,
+            outdated: Box::pin(async move {
+                if outdated.await.is_err() {
+                    std::future::pending::<()>().await; // the session ends otherwise
+                }
+            }),
             envelope: Envelope::new("[", "]"),
             prefetch,
             hold_limit: inner.hold_limit,

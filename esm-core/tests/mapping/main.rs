@@ -492,6 +492,22 @@ async fn a_refused_login_is_shown_with_its_code_and_heals_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_whose_login_has_changed_ends_in_good_order_and_another_takes_its_place() {
+    let running = (Duration::from_secs(10), Outcome::Success);
+    let mut bench = Bench::start(batches_of(2), [running]);
+    bench.queue.publish(["a", "b", "c"]);
+    assert_eq!(bench.next_invocation().await.ids, ["a", "b"]);
+    bench.queue.outdate();
+
+    let next = bench.next_invocation().await;
+    assert_eq!(next.ids, ["c"]);
+    assert_eq!(bench.queue.acked()[..2], ["a", "b"], "the one that ran was settled first, in its session");
+    assert_eq!(bench.queue.returned(), [("c".into(), false)]);
+    assert_eq!(bench.status().state_transition_reason, "USER_INITIATED");
+    assert_eq!(bench.metric("esm_reconnects_total", None), 0.0, "nothing was lost");
+}
+
+#[tokio::test(start_paused = true)]
 async fn trouble_that_is_no_loss_is_shown_while_it_lasts() {
     let bench = Bench::start(mapping(), []);
     sleep(Duration::from_secs(1)).await;

@@ -16,7 +16,7 @@ fn ten_mistakes_are_ten_problems_with_their_keys() {
         username = "guest"
         password = { env = "ABSENT" }
         [functions.f]
-        lambda = { name = "f" }
+        lambda = { name = "f g" }
         [[event_source_mappings]]
         function_name = "g"
         event_source = "pizza"
@@ -33,7 +33,7 @@ fn ten_mistakes_are_ten_problems_with_their_keys() {
             "brokers.pizza.consumer_timeout_in_seconds: must be a whole number, is a text",
             "brokers.pizza.endpoints[1]: must not hold a user name or password",
             "secrets.login.password.env: the environment has no variable ABSENT",
-            "functions.f.lambda: this build does not act on it yet",
+            "functions.f.lambda.name: must be a function's name",
             "event_source_mappings[0].function_name: there is no [functions.g]; there are: f",
             "event_source_mappings[0].queues: must name exactly one queue, names 2",
             "event_source_mappings[0].batch_size: must be from 1 to 10000, is 10001",
@@ -187,15 +187,61 @@ fn what_this_build_does_not_act_on_is_refused() {
     );
     for (table, key) in [
         ("[server]", "memory_limit_in_mebibytes = 64"),
-        ("[aws]", "endpoint_url = \"http://localhost\""),
         ("[brokers.b]", "delivery_limit = 20\nengine = \"rabbitmq\"\nendpoints = [\"amqp://h\"]"),
-        ("[functions.g]", "lambda = { name = \"g\" }"),
     ] {
         let found = problems(&format!("{table}\n{key}\n"));
         assert!(matches!(found.as_slice(), [one] if one.contains("does not act on")), "{key}: {found:?}");
     }
     check("[functions.g]\nhttp = { url = \"http://h/\", protocol = \"lambda\" }\n", &[]);
     check("[brokers.b]\nengine = \"kafka\"\nendpoints = [\"h\"]\n", &["brokers.b.engine: must be"]);
+}
+
+#[test]
+fn a_function_on_lambda_is_named_in_awss_forms() {
+    let lambda = |members: &str| format!("[functions.f]\nlambda = {{ {members} }}\n");
+    let arn = "arn:aws:lambda:eu-west-1:123456789012:function:f:live";
+    let describe = |members: &str| {
+        let config = valid(&lambda(members), &[]);
+        config.targets.functions().next().unwrap().backend.describe()
+    };
+    let path = "/2015-03-31/functions/f%3Alive/invocations";
+    assert_eq!(
+        describe("name = \"f:live\", region = \"cn-north-1\""),
+        format!("Lambda function f:live in cn-north-1, at https://lambda.cn-north-1.amazonaws.com.cn{path}")
+    );
+    assert_eq!(
+        describe("name = \"f:live\", endpoint_url = \"http://127.0.0.1:3001/\""),
+        format!("Lambda function f:live in us-east-1, at http://127.0.0.1:3001{path}")
+    );
+    let role = "role_arn = \"arn:aws:iam::123456789012:role/invoker\"";
+    assert!(describe(&format!("name = {arn:?}, {role}")).contains(" in eu-west-1, at https://lambda.eu-west-1."));
+    check(&lambda("name = \"a b\""), &["functions.f.lambda.name: must be a function's name"]);
+    check(&lambda(""), &["functions.f.lambda.name: is missing"]);
+    check(
+        &lambda(&format!("name = {arn:?}, region = \"us-east-1\"")),
+        &["functions.f.lambda.region: is not that of the ARN, eu-west-1"],
+    );
+    check(
+        &lambda("name = \"f\", role_arn = \"invoker\", endpoint_url = \"localhost\""),
+        &["functions.f.lambda.endpoint_url: must be a URL", "functions.f.lambda.role_arn: must be a role's ARN"],
+    );
+    check(
+        &(lambda("name = \"f\"") + "http = { url = \"http://h/\" }\n"),
+        &["functions.f: has several of http, process and lambda"],
+    );
+    check("[aws]\nendpoint_url = \"localhost\"\n", &["aws.endpoint_url: must be a URL"]);
+}
+
+#[test]
+fn a_secret_that_has_no_table_may_be_one_of_secrets_manager() {
+    let arn = "arn:aws:secretsmanager:us-west-2:111122223333:secret:MQBrokerUserPassword-xPBMTt";
+    let with = |secret: &str| [BROKER, FUNCTION, &MAPPING.replace("\"login\"", &format!("{secret:?}"))].concat();
+    check(&with(arn), &[]);
+    let unknown = "event_source_mappings[0].secret: names no table of [secrets]";
+    check(&with(&arn.replace("secretsmanager", "ssm")), &[unknown]);
+    check(&with(&arn.replace("111122223333", "1")), &[unknown]);
+    let named = format!("[secrets.{arn:?}]\nusername = \"u\"\npassword = {{ env = \"PASSWORD\" }}\n");
+    check(&[named.as_str(), &with(arn)].concat(), &[]);
 }
 
 #[test]
@@ -395,7 +441,7 @@ fn a_functions_processes_need_a_command_and_keep_to_their_limits() {
     );
     check(
         "[functions.f]\nhttp = { url = \"http://h/\" }\nprocess = { command = [\"x\"] }\n",
-        &["functions.f: has both http and process"],
+        &["functions.f: has several of http, process and lambda"],
     );
 }
 
