@@ -92,7 +92,7 @@ impl ActiveMqConsumer {
     /// Publishes a dead letter ourselves, and acknowledges the original only when the broker has it.
     async fn replace(&self, receipt: Receipt, original: &Message, cause: &str) -> Result<DeadLettered, SourceError> {
         let target = &self.settings.dead_letter_queue;
-        let letter = match dead_letters::letter(original, target, cause) {
+        let letter = match dead_letters::letter(original, target, cause, []) {
             Ok(letter) => letter,
             Err(error) => {
                 return Ok(DeadLettered::NoTarget { why: format!("no dead letter can be made of it: {error}") });

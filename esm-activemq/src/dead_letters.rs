@@ -56,14 +56,21 @@ fn is_at_rest(queue: Option<&Destination>, dead_letter_queue: &str) -> bool {
 }
 
 /// The message as it is to lie in the dead-letter queue: body and headers kept, persistent and without expiry, with
-/// the properties that the broker gives to what it dead-letters itself. It gets a new message id when it is sent.
-pub(crate) fn letter(original: &Message, dead_letter_queue: &str, cause: &str) -> Result<Message, String> {
+/// the properties that the broker gives to what it dead-letters itself, and further reasons. It gets a new message id when it is sent.
+pub(crate) fn letter<'a>(
+    original: &'a Message,
+    dead_letter_queue: &str,
+    cause: &str,
+    reasons: impl IntoIterator<Item = (&'a str, String)>,
+) -> Result<Message, String> {
+    let reasons: Vec<_> = reasons.into_iter().collect();
     let text = |text: String| Primitive::String(Cow::Owned(text));
     let mut kept: Vec<(Cow<'_, str>, Primitive<'_>)> = Vec::new();
     if let Some(bytes) = &original.marshalled_properties {
         for property in properties(bytes).map_err(|error| error.to_string())? {
             let (name, value) = property.map_err(|error| error.to_string())?;
-            if name != FAILURE_CAUSE && name != ORIGINAL_MESSAGE_ID {
+            let is_told_anew = reasons.iter().any(|(reason, _)| *reason == name);
+            if name != FAILURE_CAUSE && name != ORIGINAL_MESSAGE_ID && !is_told_anew {
                 kept.push((name, value));
             }
         }
@@ -75,6 +82,7 @@ pub(crate) fn letter(original: &Message, dead_letter_queue: &str, cause: &str) -
     if original.expiration > 0 {
         kept.push((ORIGINAL_EXPIRATION.into(), Primitive::Long(original.expiration)));
     }
+    kept.extend(reasons.into_iter().map(|(name, reason)| (Cow::Borrowed(name), text(reason))));
     let marshalled_properties = encode_properties(kept).map_err(|error| error.to_string())?;
     Ok(Message {
         destination: Some(Destination::Queue(dead_letter_queue.into())),
@@ -140,7 +148,7 @@ mod tests {
             message_id: Some(MessageId { text_view: Some("ID:1".into()), ..MessageId::default() }),
             ..message(false, &[("colour", "red"), (FAILURE_CAUSE, "once before")])
         };
-        let letter = letter(&original, "letters", "the function failed").unwrap();
+        let letter = letter(&original, "letters", "the function failed", [("esm_reason", "attempts".into())]).unwrap();
         assert!(letter.persistent && letter.expiration == 0);
         assert_eq!(letter.content, original.content);
         assert_eq!(letter.destination, Some(Destination::Queue("letters".into())));
@@ -154,6 +162,7 @@ mod tests {
             (FAILURE_CAUSE, Primitive::String("java.lang.Throwable: the function failed".into())),
             (ORIGINAL_MESSAGE_ID, Primitive::String("ID:1".into())),
             (ORIGINAL_EXPIRATION, Primitive::Long(5)),
+            ("esm_reason", Primitive::String("attempts".into())),
         ];
         assert_eq!(properties, expected.map(|(name, value)| (Cow::Borrowed(name), value)));
     }

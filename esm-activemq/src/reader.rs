@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use esm_core::{
+    destination::Original,
     metrics::DropReason,
     source::{Arrival, SourceError, Unusable},
 };
@@ -28,6 +29,8 @@ pub(crate) struct Reader {
     pub(crate) lost: Option<oneshot::Sender<SourceError>>,
     pub(crate) lending: Arc<Mutex<Lending>>,
     pub(crate) dead_letter_queue: String,
+    /// There is a destination for what is given up, which needs the message itself.
+    pub(crate) keeps_originals: bool,
     pub(crate) place: Place,
 }
 
@@ -70,7 +73,14 @@ impl ConsumerEvents for Reader {
         };
         let fate = dead_letters::fate(dispatch.destination.as_ref(), message, &self.dead_letter_queue);
         let receipt = lock(&self.lending).arrived(message_id, fate);
-        let arrival = self.encoder.arrival(&dispatch, receipt, Instant::now());
+        let mut arrival = self.encoder.arrival(&dispatch, receipt, Instant::now());
+        if self.keeps_originals {
+            let original = Some(Original::new(message.clone()));
+            match &mut arrival {
+                Arrival::Delivery(delivery) => delivery.original = original,
+                Arrival::Unusable(unusable) => unusable.original = original,
+            }
+        }
         self.arrive(arrival);
     }
 
@@ -93,7 +103,7 @@ impl ConsumerEvents for Reader {
         };
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let message_id = Some(message_id.to_string());
-        self.arrive(Arrival::Unusable(Unusable { receipt, message_id, size, reason, cause }));
+        self.arrive(Arrival::Unusable(Unusable { receipt, message_id, size, reason, cause, original: None }));
     }
 
     fn prefetch_set(&mut self, prefetch: i32) {

@@ -112,6 +112,8 @@ impl RecordEncoder {
                 sent_at: message.and_then(sent_at),
                 group: message.and_then(|message| message.group_id.as_ref()).map(|id| Group(id.to_str().into())),
                 failed: 0,
+                age: message.map(age).unwrap_or_default(),
+                original: None,
             }),
             Err(Unfit { reason, cause }) => Arrival::Unusable(Unusable {
                 receipt,
@@ -119,6 +121,7 @@ impl RecordEncoder {
                 size: message.map_or(0, size),
                 reason,
                 cause,
+                original: None,
             }),
         }
     }
@@ -219,6 +222,15 @@ fn time_to_live(message: &Message) -> Option<Duration> {
     }
     let left = message.expiration.saturating_add(EXPIRY_MARGIN).saturating_sub(message.broker_out_time);
     Some(Duration::from_millis(left.max(0).unsigned_abs()))
+}
+
+/// How long it had been at the broker when that sent it, by the broker's clock alone.
+fn age(message: &Message) -> Duration {
+    if message.broker_in_time <= 0 {
+        return Duration::ZERO;
+    }
+    let waited = message.broker_out_time.saturating_sub(message.broker_in_time);
+    Duration::from_millis(u64::try_from(waited).unwrap_or(0))
 }
 
 fn sent_at(message: &Message) -> Option<SystemTime> {

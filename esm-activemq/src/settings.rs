@@ -1,11 +1,13 @@
 //! What the adapter is told, as types that can only be built valid.
 
-use std::str::FromStr;
+use std::{str::FromStr, sync::Arc};
+
+use esm_core::destination::Destination;
 
 use crate::{client::Login, record::EventProfile};
 
 /// What one mapping reads, and how it is shown to its function.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// The queue, and how it is consumed.
     pub queue: Queue,
@@ -19,6 +21,8 @@ pub struct Settings {
     pub profile: EventProfile,
     /// Records carry `itemIdentifier`.
     pub item_identifiers: bool,
+    /// Where messages go that are given up.
+    pub destination: Option<Arc<dyn Destination>>,
     /// Where our own dead letters go: those that the broker would drop.
     pub dead_letter_queue: String,
 }

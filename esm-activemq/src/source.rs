@@ -61,6 +61,7 @@ impl Connect for ActiveMqSource {
             lost: Some(lost_sender),
             lending: lending.clone(),
             dead_letter_queue: self.settings.dead_letter_queue.clone(),
+            keeps_originals: self.settings.destination.is_some(),
             place: place.clone(),
         };
         let options = ConsumerOptions {
@@ -81,6 +82,7 @@ impl Connect for ActiveMqSource {
             prefetch: prefetch.unsigned_abs(),
             hold_limit: None,
             unique_ids: true,
+            destination: self.settings.destination.clone(),
             consumer: Arc::new(ActiveMqConsumer {
                 consumer,
                 connections: self.connections.clone(),

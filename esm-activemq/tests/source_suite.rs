@@ -35,6 +35,7 @@ impl ActiveMqQueue {
             event_source_arn: "arn".into(),
             profile: EventProfile::Wire,
             item_identifiers: false,
+            destination: None,
             dead_letter_queue: format!("DLQ.{queue}"),
         };
         let source = Arc::new(ActiveMqSource::new(connections, settings));

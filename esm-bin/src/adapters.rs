@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap, ffi::OsString, num::NonZeroU16, path::PathBuf, process::ExitCode, sync::Arc, time::Duration,
 };
 
-use esm_core::{source::Connect, tls::TlsFiles};
+use esm_core::{destination::Destination, source::Connect, tls::TlsFiles};
 use esm_invoke::backend::Backend;
 use secrecy::SecretString;
 
@@ -24,6 +24,27 @@ pub const FEATURES: &[&str] = &[
 
 /// Makes sources on one broker; words if it cannot have such a queue.
 pub type Sources = Box<dyn Fn(QueueSettings) -> Result<Arc<dyn Connect>, String> + Send + Sync>;
+
+/// Makes destinations for what is given up, on one broker.
+pub type Destinations = Box<dyn Fn(DestinationSettings) -> Arc<dyn Destination> + Send + Sync>;
+
+/// What can be made on one broker.
+pub(crate) struct Adapter {
+    pub(crate) sources: Sources,
+    pub(crate) destinations: Destinations,
+}
+
+/// A queue that dead letters go to.
+pub struct DestinationSettings {
+    /// The virtual host that has the queue, where brokers have such.
+    pub virtual_host: String,
+    /// The queue.
+    pub queue: String,
+    /// Who publishes.
+    pub login: Login,
+    /// By which name the broker knows the publisher, where it needs one.
+    pub publisher: String,
+}
 
 /// A queue and how it is read.
 pub struct QueueSettings {
@@ -45,6 +66,8 @@ pub struct QueueSettings {
     pub event_profile: EventProfile,
     /// Whether records carry `itemIdentifier`.
     pub item_identifiers: bool,
+    /// Where messages go that are given up.
+    pub destination: Option<Arc<dyn Destination>>,
     /// How long the broker lets a delivery be held.
     pub consumer_timeout: Option<Duration>,
     /// Where dead letters are published that the broker would drop.
@@ -58,7 +81,7 @@ pub(crate) fn broker(
     entry: &Entry<'_>,
     endpoints: &[Entry<'_>],
     tls: Option<(&Entry<'_>, TlsFiles)>,
-) -> Result<Sources, Reported> {
+) -> Result<Adapter, Reported> {
     match engine {
         Engine::Activemq => activemq(name, entry, endpoints, tls),
         Engine::Rabbitmq => rabbitmq(name, entry, endpoints, tls),
@@ -71,13 +94,20 @@ fn activemq(
     engine: &Entry<'_>,
     addresses: &[Entry<'_>],
     tls: Option<(&Entry<'_>, TlsFiles)>,
-) -> Result<Sources, Reported> {
-    use esm_activemq::{ActiveMqSource, Connections, Login, Queue, Settings};
+) -> Result<Adapter, Reported> {
+    use esm_activemq::{ActiveMqDestination, ActiveMqSource, Connections, Login, Queue, Settings};
 
     let addresses = crate::config::all(addresses.iter().map(Entry::parsed))?;
     let (entry, files) = tls.map_or((engine, None), |(entry, files)| (entry, Some(files)));
     let connections = Connections::new(name.into(), addresses, files.as_ref()).map_err(|error| entry.report(error))?;
-    Ok(Box::new(move |queue| {
+    let (publishing, broker) = (connections.clone(), name.to_owned());
+    let destinations: Destinations = Box::new(move |target| {
+        let login = Login { username: target.login.username, password: target.login.password };
+        let destination =
+            ActiveMqDestination::new(publishing.clone(), broker.clone(), target.queue, login, target.publisher);
+        Arc::new(destination)
+    });
+    let sources: Sources = Box::new(move |queue| {
         let settings = Settings {
             queue: queue.queue.parse::<Queue>().map_err(|error| error.to_string())?,
             login: Login { username: queue.login.username, password: queue.login.password },
@@ -88,10 +118,12 @@ fn activemq(
                 EventProfile::Wire => esm_activemq::EventProfile::Wire,
             },
             item_identifiers: queue.item_identifiers,
+            destination: queue.destination,
             dead_letter_queue: queue.dead_letter_queue.unwrap_or_default(),
         };
         Ok(Arc::new(ActiveMqSource::new(connections.clone(), settings)))
-    }))
+    });
+    Ok(Adapter { sources, destinations })
 }
 
 #[cfg(not(feature = "activemq"))]
@@ -100,7 +132,7 @@ fn activemq(
     engine: &Entry<'_>,
     _: &[Entry<'_>],
     _: Option<(&Entry<'_>, TlsFiles)>,
-) -> Result<Sources, Reported> {
+) -> Result<Adapter, Reported> {
     Err(engine.report(format_args!("this build has no adapter for activemq; {}", built_in())))
 }
 
@@ -110,8 +142,8 @@ fn rabbitmq(
     engine: &Entry<'_>,
     endpoints: &[Entry<'_>],
     tls: Option<(&Entry<'_>, TlsFiles)>,
-) -> Result<Sources, Reported> {
-    use esm_rabbitmq::{Connections, RabbitSource, Settings};
+) -> Result<Adapter, Reported> {
+    use esm_rabbitmq::{Connections, RabbitDestination, RabbitSource, Settings};
 
     let endpoints = crate::config::all(endpoints.iter().map(Entry::parsed))?;
     let connections = match tls {
@@ -120,7 +152,13 @@ fn rabbitmq(
             Connections::new(name.into(), endpoints, Some(&files)).map_err(|error| entry.report(error))?
         }
     };
-    Ok(Box::new(move |queue| {
+    let publishing = connections.clone();
+    let destinations: Destinations = Box::new(move |target| {
+        let Login { username, password } = target.login;
+        let (virtual_host, queue) = (target.virtual_host, target.queue);
+        Arc::new(RabbitDestination::new(publishing.clone(), virtual_host, queue, username, password))
+    });
+    let sources: Sources = Box::new(move |queue| {
         let settings = Settings {
             virtual_host: queue.virtual_host,
             queue: queue.queue,
@@ -131,10 +169,12 @@ fn rabbitmq(
             strict_consumers: queue.strict_consumers,
             unsigned_header_bytes: queue.unsigned_header_bytes,
             item_identifiers: queue.item_identifiers,
+            destination: queue.destination,
             consumer_timeout: queue.consumer_timeout.unwrap_or(Duration::MAX),
         };
         Ok(Arc::new(RabbitSource::new(connections.clone(), settings)))
-    }))
+    });
+    Ok(Adapter { sources, destinations })
 }
 
 #[cfg(not(feature = "rabbitmq"))]
@@ -143,7 +183,7 @@ fn rabbitmq(
     engine: &Entry<'_>,
     _: &[Entry<'_>],
     _: Option<(&Entry<'_>, TlsFiles)>,
-) -> Result<Sources, Reported> {
+) -> Result<Adapter, Reported> {
     Err(engine.report(format_args!("this build has no adapter for rabbitmq; {}", built_in())))
 }
 

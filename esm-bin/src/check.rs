@@ -24,7 +24,7 @@ pub fn plan(config: &Config) -> Vec<String> {
 }
 
 fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
-    let ConfiguredMapping { key, mapping, enabled, virtual_host, broker, function, source, tags } = configured;
+    let ConfiguredMapping { key, mapping, enabled, virtual_host, broker, function, source, tags, .. } = configured;
     let mut lines = vec![format!("{key}: {}{}", mapping.uuid, if *enabled { "" } else { " (disabled, not started)" })];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<12} {text}"));
     line(
@@ -54,6 +54,9 @@ fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
     }
     if mapping.redelivery.bisects {
         line("", "a batch that fails is halved at once, until what fails stands alone".into());
+    }
+    if let Some(age) = mapping.redelivery.maximum_age {
+        line("", format!("given up when older than {age:?}"));
     }
     if let Some(limit) = broker.consumer_timeout {
         line("", format!("handed back in time before the broker's consumer timeout of {limit:?}"));
@@ -94,12 +97,15 @@ fn concurrency(batches: u16) -> String {
 }
 
 fn dead_letters(configured: &ConfiguredMapping) -> String {
+    if let Some(destination) = &configured.on_failure {
+        return format!("published to {destination} and confirmed, then acknowledged");
+    }
     match (&configured.broker.dead_letter_queue, configured.mapping.dead_letter) {
         (Some(queue), _) => format!(
             "by a poison acknowledgement, for the broker's dead-letter strategy; what that would drop is published to {queue:?}"
         ),
         (None, DeadLetter::Broker) => "rejected, for the queue's dead-letter exchange (tag esm:dead-letter)".into(),
-        (None, DeadLetter::Park) => {
+        (None, DeadLetter::Park | DeadLetter::Destination) => {
             "kept unacknowledged, since no target is known (see the tag esm:dead-letter)".into()
         }
     }

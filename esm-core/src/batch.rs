@@ -121,6 +121,12 @@ impl Batch {
         self.deliveries.extract_if(.., |delivery| is_spent(delivery.failed)).collect()
     }
 
+    /// Takes out what is older than this by `now`.
+    pub(crate) fn take_older(&mut self, age: Duration, now: Instant) -> Vec<Delivery> {
+        let is_older = |delivery: &mut Delivery| delivery.age + now.duration_since(delivery.received_at) > age;
+        self.deliveries.extract_if(.., is_older).collect()
+    }
+
     /// Takes out what has expired by `now`.
     pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<Delivery> {
         let expired = |delivery: &mut Delivery| delivery.expires_at.is_some_and(|at| at <= now);

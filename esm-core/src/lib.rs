@@ -8,6 +8,7 @@
 //! lost and found), [`status`] and [`metrics`] (what people see).
 
 pub mod batch;
+pub mod destination;
 pub mod event;
 mod failures;
 pub mod filter;

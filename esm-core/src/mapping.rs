@@ -60,6 +60,8 @@ pub struct RedeliveryPolicy {
     pub reports_item_failures: bool,
     /// `BisectBatchOnFunctionError`: a batch of several that fails is halved at once, until what fails stands alone.
     pub bisects: bool,
+    /// `MaximumRecordAgeInSeconds`: an older message is given up instead of being invoked. `None`: whatever its age.
+    pub maximum_age: Option<Duration>,
 }
 
 impl RedeliveryPolicy {
@@ -85,6 +87,7 @@ impl RedeliveryPolicy {
         delay: RedeliveryDelay::Fixed,
         reports_item_failures: false,
         bisects: false,
+        maximum_age: None,
     };
     /// What AWS says of RabbitMQ: until success or expiry.
     pub const RABBITMQ: Self =
@@ -98,6 +101,8 @@ pub enum DeadLetter {
     Broker,
     /// None is known: such messages are kept unsettled, since a reject could destroy them.
     Park,
+    /// `DestinationConfig.OnFailure`: they are published there first, and then acknowledged.
+    Destination,
 }
 
 /// A number outside the range that AWS documents for it.

@@ -22,11 +22,13 @@ pub enum DropReason {
     Attempts,
     /// Its time to live ended while it was retried.
     Expired,
+    /// It was older than the mapping wants to have it.
+    Age,
 }
 
 impl DropReason {
     /// In the order of their discriminants.
-    const ALL: [Self; 4] = [Self::TooLarge, Self::MessageType, Self::Attempts, Self::Expired];
+    const ALL: [Self; 5] = [Self::TooLarge, Self::MessageType, Self::Attempts, Self::Expired, Self::Age];
 
     /// The label's value.
     pub fn as_str(self) -> &'static str {
@@ -35,6 +37,7 @@ impl DropReason {
             Self::MessageType => "message_type",
             Self::Attempts => "attempts",
             Self::Expired => "expired",
+            Self::Age => "age",
         }
     }
 }
@@ -55,6 +58,7 @@ struct Families {
     failed_invoke: IntCounterVec,
     dropped: IntCounterVec,
     deleted: IntCounterVec,
+    on_failure_delivered: IntCounterVec,
     batches: IntCounterVec,
     batch_records: HistogramVec,
     batch_bytes: HistogramVec,
@@ -144,6 +148,11 @@ impl Metrics {
                 "Messages acknowledged after success (DeletedEventCount)",
                 MAPPING,
             )?,
+            on_failure_delivered: counter(
+                "esm_on_failure_destination_delivered_events_total",
+                "Messages given up and published to the failure destination (OnFailureDestinationDeliveredEventCount)",
+                MAPPING,
+            )?,
             batches: counter("esm_batches_total", "Batches, by what closed them", &["mapping", "closed_by"])?,
             batch_records: histogram("esm_batch_records", "Records in a batch", MAPPING, RECORDS)?,
             batch_bytes: histogram("esm_batch_bytes", "Bytes of a batch's event", MAPPING, BYTES)?,
@@ -180,6 +189,7 @@ impl Metrics {
             failed_invoke: families.failed_invoke.with_label_values(&by_mapping),
             dropped: DropReason::ALL.map(|why| families.dropped.with_label_values(&[uuid.as_str(), why.as_str()])),
             deleted: families.deleted.with_label_values(&by_mapping),
+            on_failure_delivered: families.on_failure_delivered.with_label_values(&by_mapping),
             batches: ClosedBy::ALL.map(|by| families.batches.with_label_values(&[uuid.as_str(), by.as_str()])),
             batch_records: families.batch_records.with_label_values(&by_mapping),
             batch_bytes: families.batch_bytes.with_label_values(&by_mapping),
@@ -217,6 +227,7 @@ pub struct MappingMetrics {
     pub(crate) invoked: IntCounter,
     pub(crate) failed_invoke: IntCounter,
     pub(crate) deleted: IntCounter,
+    pub(crate) on_failure_delivered: IntCounter,
     pub(crate) batch_records: Histogram,
     pub(crate) batch_bytes: Histogram,
     pub(crate) source_connected: IntGauge,
@@ -258,6 +269,7 @@ impl Drop for MappingMetrics {
             &families.invoked,
             &families.failed_invoke,
             &families.deleted,
+            &families.on_failure_delivered,
             &families.reconnects,
         ] {
             let _ = family.remove_label_values(&by_mapping);
@@ -294,7 +306,7 @@ mod tests {
         let mapping = crate::testing::mapping();
 
         let handles = metrics.mapping(&mapping);
-        assert_eq!(registry.gather().len(), 17);
+        assert_eq!(registry.gather().len(), 18);
 
         drop(handles);
         assert!(registry.gather().is_empty());

@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use crate::{
+    destination::{Destination, Original},
     event::{Envelope, Record},
     metrics::DropReason,
 };
@@ -54,6 +55,8 @@ pub struct Session {
     pub hold_limit: Option<Duration>,
     /// The broker makes the message ids, so that a message is known when it comes again.
     pub unique_ids: bool,
+    /// Where messages go that are given up, if the mapping names a queue for them.
+    pub destination: Option<Arc<dyn Destination>>,
 }
 
 /// The consuming end of one session. An implementation settles a receipt at most once and never on
@@ -105,6 +108,8 @@ pub struct Unusable {
     pub reason: DropReason,
     /// Why, for people.
     pub cause: String,
+    /// The message itself, if there is a destination for it.
+    pub original: Option<Original>,
 }
 
 /// A message as a record.
@@ -120,10 +125,14 @@ pub struct Delivery {
     pub expires_at: Option<Instant>,
     /// When the sender or the broker says that it was sent.
     pub sent_at: Option<SystemTime>,
+    /// How old it was when it arrived, as far as the broker tells.
+    pub age: Duration,
     /// The group in whose order it has to be processed.
     pub group: Option<Group>,
     /// How often the function has failed with it. Adapters write 0.
     pub failed: u32,
+    /// The message itself, if there is a destination for what is given up.
+    pub original: Option<Original>,
 }
 
 /// The name of a message group.

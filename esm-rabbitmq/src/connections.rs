@@ -108,6 +108,11 @@ impl PoolState {
 }
 
 impl SharedConnection {
+    /// The largest frame that both sides agreed on; 0 is no limit.
+    pub(crate) fn frame_max(&self) -> u32 {
+        self.connection.configuration().frame_max()
+    }
+
     async fn channel(&self) -> Result<Channel, SourceError> {
         match timeout(CHANNEL, self.connection.create_channel()).await {
             Ok(channel) => channel.map_err(|error| self.place.explain(&error)),

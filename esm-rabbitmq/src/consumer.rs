@@ -38,6 +38,8 @@ const PATIENCE: Duration = Duration::from_millis(10);
 pub(crate) struct RabbitConsumer {
     pub(crate) channel: Channel,
     pub(crate) tag: ShortString,
+    /// What is given up is published elsewhere; nobody said that the queue has a dead-letter exchange.
+    pub(crate) has_destination: bool,
     pub(crate) place: Place,
     pub(crate) connections: Arc<Connections>,
     pub(crate) connection: Arc<SharedConnection>,
@@ -128,6 +130,10 @@ impl Consumer for RabbitConsumer {
 
     /// The broker keeps no cause but `rejected`.
     async fn dead_letter(&self, receipt: Receipt, _: &str) -> Result<DeadLettered, SourceError> {
+        if self.has_destination {
+            let why = "it belongs to the failure destination, and a reject might destroy it".into();
+            return Ok(DeadLettered::NoTarget { why });
+        }
         let reject = BasicRejectOptions { requeue: false };
         let rejected = self.settle_singly(&[receipt], |tag| self.channel.basic_reject(tag, reject)).await;
         rejected.map(|()| DeadLettered::Taken).map_err(|error| self.place.explain(&error))

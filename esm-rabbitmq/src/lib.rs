@@ -2,13 +2,15 @@
 //!
 //! Reading order: [`settings`] (what it is told), `connections` (shared connections, failover, TLS),
 //! [`source`] (a session on one queue), `reader` (deliveries come in), `record` and `json`
-//! (a message becomes its JSON record), `ledger` and `consumer` (what was lent is settled), `errors` (the broker's
+//! (a message becomes its JSON record), `ledger` and `consumer` (what was lent is settled), [`destination`] (dead
+//! letters), `errors` (the broker's
 //! words become causes).
 //!
 //! It is passive: it never declares, changes or deletes anything on a broker.
 
 mod connections;
 mod consumer;
+pub mod destination;
 mod errors;
 mod json;
 mod ledger;
@@ -20,6 +22,7 @@ pub mod source;
 pub mod testing;
 
 pub use connections::Connections;
+pub use destination::RabbitDestination;
 pub use record::{HeaderBytes, RecordEncoder};
 pub use settings::{Endpoint, Settings};
 pub use source::RabbitSource;

@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use esm_core::source::{Arrival, SourceError};
+use esm_core::{
+    destination::Original,
+    source::{Arrival, SourceError},
+};
 use futures_util::StreamExt;
 use lapin::ErrorKind;
 use tokio::{
@@ -13,7 +16,7 @@ use tokio::{
     time::{Duration, Instant, timeout},
 };
 
-use crate::{errors::Place, record::RecordEncoder};
+use crate::{destination::ReceivedMessage, errors::Place, record::RecordEncoder};
 
 /// How long the broker's reason for closing a connection may come after its end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -21,6 +24,8 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 pub(crate) struct Reader {
     pub(crate) messages: lapin::Consumer,
     pub(crate) encoder: RecordEncoder,
+    /// There is a destination for what is given up, which needs the message itself.
+    pub(crate) keeps_originals: bool,
     /// As large as the prefetch.
     pub(crate) deliveries: mpsc::Sender<Arrival>,
     /// Set before the consumer is ended by us.
@@ -43,9 +48,13 @@ impl Reader {
         while let Some(next) = self.messages.next().await {
             match next {
                 Ok(message) => {
-                    let Some(delivery) = self.encoder.delivery(&message, Instant::now()) else {
+                    let Some(mut delivery) = self.encoder.delivery(&message, Instant::now()) else {
                         return Some(self.unsuitable("it is a stream; only classic and quorum queues can be read"));
                     };
+                    if self.keeps_originals {
+                        let received = ReceivedMessage { properties: message.properties, body: message.data };
+                        delivery.original = Some(Original::new(received));
+                    }
                     match self.deliveries.try_send(Arrival::Delivery(delivery)) {
                         Ok(()) => {}
                         Err(mpsc::error::TrySendError::Closed(_)) => return None,

@@ -75,6 +75,7 @@ impl RecordEncoder {
     /// A message that arrived at `now`; none if it is of a stream.
     pub(crate) fn delivery(&mut self, message: &Message, now: Instant) -> Option<Delivery> {
         let properties = &message.properties;
+        let mut age = Duration::ZERO;
         let mut since_epoch = properties.timestamp().map(Duration::from_secs);
         for (name, value) in properties.headers().iter().flatten() {
             match (name.as_str(), value) {
@@ -82,6 +83,9 @@ impl RecordEncoder {
                 // Written by the broker, if it stamps messages: surer than the sender's clock.
                 ("timestamp_in_ms", AMQPValue::LongLongInt(milliseconds)) => {
                     since_epoch = u64::try_from(*milliseconds).ok().map(Duration::from_millis);
+                    let stamped_at = since_epoch.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
+                    let waited = stamped_at.and_then(|at| SystemTime::now().duration_since(at).ok());
+                    age = waited.unwrap_or_default();
                 }
                 _ => {}
             }
@@ -93,8 +97,10 @@ impl RecordEncoder {
             received_at: now,
             expires_at: time_to_live.and_then(|milliseconds| now.checked_add(Duration::from_millis(milliseconds))),
             sent_at: since_epoch.and_then(|since_epoch| SystemTime::UNIX_EPOCH.checked_add(since_epoch)),
+            age,
             group: None,
             failed: 0,
+            original: None,
         })
     }
 

@@ -1,7 +1,8 @@
 //! What the adapter is told, as types that can only be built valid.
 
-use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
+use esm_core::destination::Destination;
 use secrecy::SecretString;
 use url::{Host, Url};
 
@@ -83,7 +84,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// What one mapping reads, and how it is shown to its function.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// The virtual host, as RabbitMQ spells it (`/`, not `%2F`).
     pub virtual_host: String,
@@ -103,6 +104,8 @@ pub struct Settings {
     pub unsigned_header_bytes: bool,
     /// Records carry `itemIdentifier`.
     pub item_identifiers: bool,
+    /// Where messages go that are given up.
+    pub destination: Option<Arc<dyn Destination>>,
     /// The broker's `consumer_timeout`.
     pub consumer_timeout: Duration,
 }

@@ -106,6 +106,7 @@ impl Connect for RabbitSource {
         let reader = Reader {
             messages,
             encoder,
+            keeps_originals: self.settings.destination.is_some(),
             deliveries: sender,
             cancelled: cancelled.clone(),
             place: place.clone(),
@@ -120,9 +121,11 @@ impl Connect for RabbitSource {
             prefetch: prefetch.into(),
             hold_limit: self.settings.consumer_timeout.checked_sub(HOLD_MARGIN),
             unique_ids: false, // the sender chooses them
+            destination: self.settings.destination.clone(),
             consumer: Arc::new(RabbitConsumer {
                 channel,
                 tag,
+                has_destination: self.settings.destination.is_some(),
                 place,
                 connections: self.connections.clone(),
                 connection,

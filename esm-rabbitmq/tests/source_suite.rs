@@ -35,6 +35,7 @@ impl RabbitQueue {
             event_source_arn: "arn".into(),
             strict_consumers: false,
             item_identifiers: false,
+            destination: None,
             unsigned_header_bytes: false,
             consumer_timeout: Duration::from_secs(1_800),
         };

@@ -43,6 +43,7 @@ impl Mapping {
             event_source_arn: "arn".into(),
             profile: EventProfile::Wire,
             item_identifiers: false,
+            destination: None,
             dead_letter_queue: format!("DLQ.{queue}"),
         };
         Self { connections, settings }

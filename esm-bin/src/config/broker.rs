@@ -11,7 +11,7 @@ use super::{
     server::Identity,
     table::Table,
 };
-use crate::adapters::{self, Sources};
+use crate::adapters::{self, Adapter, Destinations, Sources};
 
 /// RabbitMQ's own default.
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(1_800);
@@ -57,6 +57,8 @@ pub struct Broker {
     pub dead_letter_queue: Option<String>,
     /// Makes sources that read its queues.
     pub sources: Sources,
+    /// Makes destinations for what is given up.
+    pub destinations: Destinations,
 }
 
 pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Result<Broker, Reported> {
@@ -73,7 +75,8 @@ pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Re
     // What is wrong with these files is reported; the rest is looked at without them.
     let (tls_entry, tls_files) = tls.unwrap_or_default().unzip();
     let ((engine_entry, engine), endpoints) = (engine?, endpoints?);
-    let sources = adapters::broker(name, engine, &engine_entry, &endpoints, tls_entry.as_ref().zip(tls_files))?;
+    let adapter = adapters::broker(name, engine, &engine_entry, &endpoints, tls_entry.as_ref().zip(tls_files))?;
+    let Adapter { sources, destinations } = adapter;
     let (consumer_timeout, dead_letter_queue) = (consumer_timeout?, dead_letter_queue?);
     let consumer_timeout = match engine {
         Engine::Rabbitmq => Some(consumer_timeout.map_or(CONSUMER_TIMEOUT, Duration::from_secs)),
@@ -107,6 +110,7 @@ pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Re
         consumer_timeout,
         dead_letter_queue,
         sources,
+        destinations,
     })
 }
 

@@ -3,9 +3,11 @@
 use std::{
     collections::{BTreeMap, btree_map},
     sync::Arc,
+    time::Duration,
 };
 
 use esm_core::{
+    destination::Destination,
     filter::{FilterCriteria, FilterErrors},
     mapping::{BatchSize, BatchingWindow, DeadLetter, Mapping, MaximumConcurrency, RedeliveryPolicy},
     source::Connect,
@@ -14,6 +16,7 @@ use uuid::Uuid;
 
 use super::{
     broker::{Broker, Engine},
+    destination,
     entry::{Entry, all},
     function::Function,
     problem::Reported,
@@ -31,7 +34,7 @@ const LONGEST_AMQP_NAME: usize = 255;
 const LONGEST_QUEUE_NAME: usize = 1_000;
 
 /// Keys of the format whose behaviour this build does not have.
-const LATER: &[&str] = &["maximum_record_age_in_seconds", "destination_config", "metrics_config"];
+const LATER: &[&str] = &["metrics_config"];
 
 /// A mapping and everything that it takes to run it.
 pub struct ConfiguredMapping {
@@ -47,6 +50,8 @@ pub struct ConfiguredMapping {
     pub broker: Arc<Broker>,
     /// What is invoked.
     pub function: Arc<Function>,
+    /// Where messages go that are given up, as the file names it.
+    pub on_failure: Option<String>,
     /// Reads the queue.
     pub source: Arc<dyn Connect>,
     /// All tags, as they were given.
@@ -60,12 +65,22 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
     let route = Route::read(table, targets, seen);
     let settings = Settings::read(table);
     let enabled = table.optional("enabled", Entry::boolean);
+    let on_failure = table.optional("destination_config", |entry| destination::read(entry, targets));
+    let on_failure = on_failure.map(Option::flatten);
     table.not_yet(LATER);
     let (route, settings) = (route?, settings?);
     route.check_hold(table, settings.window)?;
     let engine = route.broker.engine;
     settings.tags.suit(engine, |words| table.report_at("tags", words))?;
-    let source = (route.broker.sources)(route.queue_settings(&settings));
+    let on_failure = on_failure?;
+    let destination = on_failure.as_ref().map(|on_failure| on_failure.open(&route)).transpose()?;
+    let dead_letter = match (&destination, engine) {
+        (Some(_), _) => DeadLetter::Destination,
+        (None, Engine::Activemq) => DeadLetter::Broker,
+        (None, Engine::Rabbitmq) => settings.tags.dead_letter,
+    };
+    let redelivery = settings.redelivery(table, engine, dead_letter);
+    let source = (route.broker.sources)(route.queue_settings(&settings, destination));
     Ok(ConfiguredMapping {
         key: table.key().into(),
         enabled: enabled?.unwrap_or(true),
@@ -81,13 +96,11 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
                 Engine::Activemq => MaximumConcurrency::FIVE,
                 Engine::Rabbitmq => MaximumConcurrency::ONE,
             }),
-            redelivery: settings.redelivery(table, engine)?,
-            dead_letter: match engine {
-                Engine::Activemq => DeadLetter::Broker,
-                Engine::Rabbitmq => settings.tags.dead_letter,
-            },
+            redelivery: redelivery?,
+            dead_letter,
             filter: settings.filter,
         },
+        on_failure: on_failure.map(|on_failure| on_failure.arn),
         virtual_host: route.virtual_host,
         broker: route.broker,
         function: route.function,
@@ -96,13 +109,13 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
 }
 
 /// From where to where.
-struct Route<'a> {
-    uuid: Uuid,
+pub(super) struct Route<'a> {
+    pub(super) uuid: Uuid,
     function: Arc<Function>,
-    broker: Arc<Broker>,
-    login: Arc<Login>,
-    virtual_host: Option<String>,
-    queue: String,
+    pub(super) broker: Arc<Broker>,
+    pub(super) login: Arc<Login>,
+    pub(super) virtual_host: Option<String>,
+    pub(super) queue: String,
     queue_entry: Entry<'a>,
 }
 
@@ -156,7 +169,7 @@ impl<'a> Route<'a> {
         )))
     }
 
-    fn queue_settings(&self, settings: &Settings) -> QueueSettings {
+    fn queue_settings(&self, settings: &Settings, destination: Option<Arc<dyn Destination>>) -> QueueSettings {
         let tags = &settings.tags;
         QueueSettings {
             virtual_host: self.virtual_host.clone().unwrap_or_default(),
@@ -168,6 +181,7 @@ impl<'a> Route<'a> {
             unsigned_header_bytes: tags.unsigned_header_bytes,
             event_profile: tags.event_profile,
             item_identifiers: settings.reports_item_failures,
+            destination,
             consumer_timeout: self.broker.consumer_timeout,
             dead_letter_queue: self.broker.dead_letter_queue.clone(),
         }
@@ -181,6 +195,7 @@ struct Settings {
     maximum_concurrency: Option<MaximumConcurrency>,
     /// -1: without end.
     maximum_retry_attempts: Option<i64>,
+    maximum_age: Option<Duration>,
     reports_item_failures: bool,
     bisects: bool,
     tags: Tags,
@@ -193,6 +208,7 @@ impl Settings {
         let window = table.optional("maximum_batching_window_in_seconds", Entry::number);
         let scaling = table.optional("scaling_config", |entry| entry.table(scaling_config));
         let retries = table.optional("maximum_retry_attempts", |entry| entry.within(-1..=10_000));
+        let age = table.optional("maximum_record_age_in_seconds", maximum_age);
         let response_types = table.optional("function_response_types", function_response_types);
         let bisects = table.optional("bisect_batch_on_function_error", Entry::boolean);
         let filter = table.optional("filter_criteria", filter_criteria);
@@ -209,6 +225,7 @@ impl Settings {
             window: window?.unwrap_or_default(),
             maximum_concurrency: scaling.or(tags.maximum_concurrency),
             maximum_retry_attempts: retries?,
+            maximum_age: age?.flatten(),
             reports_item_failures: response_types?.unwrap_or(false),
             bisects: bisects?.unwrap_or(false),
             filter: filter?.flatten(),
@@ -217,23 +234,45 @@ impl Settings {
     }
 
     /// What is given up after some attempts needs somewhere to go.
-    fn redelivery(&self, table: &Table<'_>, engine: Engine) -> Result<RedeliveryPolicy, Reported> {
+    fn redelivery(
+        &self,
+        table: &Table<'_>,
+        engine: Engine,
+        dead_letter: DeadLetter,
+    ) -> Result<RedeliveryPolicy, Reported> {
         let default = match engine {
             Engine::Activemq => RedeliveryPolicy::ACTIVEMQ,
             Engine::Rabbitmq => RedeliveryPolicy::RABBITMQ,
         };
         let (reports_item_failures, bisects) = (self.reports_item_failures, self.bisects);
-        let default = RedeliveryPolicy { reports_item_failures, bisects, ..default };
-        let Some(attempts) = self.maximum_retry_attempts else { return Ok(default) };
-        let maximum_redeliveries = u32::try_from(attempts).ok();
-        if maximum_redeliveries.is_some() && engine == Engine::Rabbitmq && self.tags.dead_letter == DeadLetter::Park {
-            return Err(table.report_at(
-                "maximum_retry_attempts",
-                "needs somewhere for messages to go after their last attempt: give the queue a dead-letter exchange \
-                 and say so by the tag esm:dead-letter = \"broker\"",
-            ));
-        }
+        let maximum_age = self.maximum_age;
+        let default = RedeliveryPolicy { reports_item_failures, bisects, maximum_age, ..default };
+        let maximum_redeliveries = match self.maximum_retry_attempts {
+            None => default.maximum_redeliveries,
+            Some(attempts) => u32::try_from(attempts).ok(),
+        };
+        let has_no_target = engine == Engine::Rabbitmq && dead_letter == DeadLetter::Park;
+        let bounds = [
+            ("maximum_retry_attempts", maximum_redeliveries.is_some()),
+            ("maximum_record_age_in_seconds", maximum_age.is_some()),
+        ];
+        all(bounds.into_iter().filter(|(_, is_set)| *is_set && has_no_target).map(|(key, _)| {
+            Err::<(), _>(table.report_at(
+                key,
+                "needs somewhere for messages to go that are given up: name a queue in destination_config, or give the \
+                 queue a dead-letter exchange and say so by the tag esm:dead-letter = \"broker\"",
+            ))
+        }))?;
         Ok(RedeliveryPolicy { maximum_redeliveries, ..default })
+    }
+}
+
+/// AWS allows -1, which is no bound, and nothing below a minute otherwise.
+fn maximum_age(entry: &Entry<'_>) -> Result<Option<Duration>, Reported> {
+    match entry.within::<i64>(-1..=604_800)? {
+        -1 => Ok(None),
+        seconds @ 60.. => Ok(Some(Duration::from_secs(seconds.unsigned_abs()))),
+        seconds => Err(entry.report(format_args!("must be -1, or from 60 to 604800, is {seconds}"))),
     }
 }
 

@@ -6,6 +6,7 @@
 //! with `tags` and `targets`, and `warnings` (what works and may surprise).
 
 mod broker;
+mod destination;
 mod entry;
 mod function;
 mod mapping;

@@ -6,6 +6,7 @@ mod common;
 mod dead_letters;
 mod delivery;
 mod failover;
+mod failures;
 mod faults;
 mod groups;
 mod queues;

@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::Instant};
 
 /// One invocation.
@@ -29,6 +29,8 @@ pub(crate) struct Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Success,
+    /// Names the records whose body is `poison` in `batchItemFailures`.
+    NamesPoison,
     /// `X-Amz-Function-Error`.
     FunctionError,
     Status(u16),
@@ -103,6 +105,7 @@ async fn invoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
     let event: Value = serde_json::from_slice(&body).expect("the event is JSON");
     assert!(body.len() < 6 * 1024 * 1024, "the event is below the limit");
     let call = Call { at: Instant::now(), bodies: bodies(&event), event };
+    let named = named(&call);
     let answer = {
         let mut behaviour = shared.behaviour.lock().unwrap_or_else(PoisonError::into_inner);
         behaviour(&call)
@@ -110,6 +113,7 @@ async fn invoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
     shared.calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
     match answer {
         Answer::Success => "null".into_response(),
+        Answer::NamesPoison => named.into_response(),
         Answer::FunctionError => {
             let error = r#"{"errorMessage":"told to fail","errorType":"TestError"}"#;
             ([("x-amz-function-error", "Unhandled")], error).into_response()
@@ -120,6 +124,13 @@ async fn invoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
             "null".into_response()
         }
     }
+}
+
+fn named(call: &Call) -> String {
+    let records = records(&call.event).into_iter().zip(&call.bodies);
+    let poison = records.filter(|(_, body)| *body == "poison");
+    let items: Vec<_> = poison.map(|(record, _)| json!({ "itemIdentifier": record["itemIdentifier"] })).collect();
+    json!({ "batchItemFailures": items }).to_string()
 }
 
 fn bodies(event: &Value) -> Vec<String> {

@@ -5,6 +5,7 @@ mod broker;
 #[path = "../common/mod.rs"]
 mod common;
 mod delivery;
+mod failures;
 mod faults;
 mod hostile;
 mod large;

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::{Duration, Instant, sleep_until},
+    time::{Duration, Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -19,6 +19,7 @@ use tracing::{debug, error, warn};
 use super::{Finished, Parts};
 use crate::{
     batch::Batch,
+    destination::{Destination, Letter},
     event::Envelope,
     failures::Failures,
     function::Slot,
@@ -26,7 +27,7 @@ use crate::{
     item_failures,
     mapping::{DeadLetter, Mapping, MaximumConcurrency},
     metrics::DropReason,
-    retry::{Attempts, Part, Step, is_spent, redelivery_delay},
+    retry::{Attempts, Part, Step, backoff, is_spent, redelivery_delay},
     source::{Consumer, DeadLettered, Delivery, Disposition, Receipt, SourceError, Unusable},
 };
 
@@ -35,6 +36,8 @@ pub(super) struct Lease {
     pub(super) parts: Parts,
     pub(super) session_number: u64,
     pub(super) consumer: Arc<dyn Consumer>,
+    /// Where messages go that are given up, if the mapping names a queue for them.
+    pub(super) destination: Option<Arc<dyn Destination>>,
     pub(super) envelope: Envelope,
     pub(super) hold_limit: Option<Duration>,
     /// Where it is kept what messages have been through, if they can be known again.
@@ -192,6 +195,8 @@ enum Next {
 enum GivenUp {
     Settled,
     Parked,
+    /// It went back to the broker.
+    Returned,
     /// The broker could not be told: it comes again.
     Untold,
 }
@@ -246,13 +251,14 @@ impl Lease {
         let mut parked = 0;
         let mut is_untold = false;
         for (delivery, unusable) in messages {
-            let given_up = if is_untold { GivenUp::Untold } else { self.give_up(&unusable).await };
+            let given_up = if is_untold { GivenUp::Untold } else { self.give_up(&unusable, delivery.failed).await };
             match given_up {
                 GivenUp::Settled => self.forget(&[delivery]),
                 GivenUp::Parked => {
                     parked += 1;
                     self.remember(&[delivery]); // parked for as long as the session lasts
                 }
+                GivenUp::Returned => self.remember(&[delivery]),
                 GivenUp::Untold => {
                     self.remember(&[delivery]);
                     is_untold = true;
@@ -262,8 +268,9 @@ impl Lease {
         (!is_untold).then_some(parked)
     }
 
-    pub(super) async fn give_up_alone(self: Arc<Self>, unusable: Unusable) -> Finished {
-        let parked = usize::from(matches!(self.give_up(&unusable).await, GivenUp::Parked));
+    /// Likewise, of one that is in no batch.
+    pub(super) async fn give_up_alone(self: Arc<Self>, unusable: Unusable, attempts: u32) -> Finished {
+        let parked = usize::from(matches!(self.give_up(&unusable, attempts).await, GivenUp::Parked));
         self.settled(1 - parked);
         Finished { session_number: self.session_number, parked, ..Finished::default() }
     }
@@ -306,6 +313,15 @@ impl Lease {
         self.expire(&mut work.part).await;
         if work.part.is_empty() {
             return Next::GoOn;
+        }
+        if let Some(age) = mapping.redelivery.maximum_age {
+            let too_old = work.part.take_older(age, Instant::now());
+            if !too_old.is_empty() {
+                return give_up_each(too_old, DropReason::Age, |delivery| {
+                    let failed = delivery.failed;
+                    format!("it is older than {} s; the function has failed with it {failed} times", age.as_secs())
+                });
+            }
         }
         if std::mem::take(is_first_invocation) {
             self.observe_age(&work.part);
@@ -368,11 +384,10 @@ impl Lease {
                 Next::Halve
             }
             Step::GiveUp(reason) => {
-                let given_up = |delivery: Delivery| {
-                    let unusable = unusable(&delivery, reason, cause(&delivery, &outcome));
-                    (delivery, unusable)
-                };
-                Next::GiveUp(part.take_deliveries().into_iter().map(given_up).collect())
+                if has_failed {
+                    part.note_failure();
+                }
+                give_up_each(part.take_deliveries(), reason, |delivery| cause(delivery, &outcome))
             }
             Step::Retry(delay) => {
                 self.report(&outcome, part.len(), delay);
@@ -389,8 +404,8 @@ impl Lease {
         let records = work.part.len();
         let mut failed = work.part.take_failed(is_failed);
         metrics.failed_invoke.inc_by(failed.len() as u64);
-        let spent = failed.take_spent(|failures| is_spent(failures, policy));
         failed.note_failure();
+        let spent = failed.take_spent(|failures| is_spent(failures - 1, policy));
         let succeeded = std::mem::replace(&mut work.part, failed);
         if self.over.is_cancelled() {
             debug!(records, "an invocation outlived its session and settles nothing");
@@ -417,13 +432,9 @@ impl Lease {
         if spent.is_empty() {
             return Next::GoOn;
         }
-        let given_up = |delivery: Delivery| {
-            let deliveries = delivery.failed + 1;
-            let cause = format!("the function failed with it {deliveries} times, at last by naming it");
-            let unusable = unusable(&delivery, DropReason::Attempts, cause);
-            (delivery, unusable)
-        };
-        Next::GiveUp(spent.into_iter().map(given_up).collect())
+        give_up_each(spent, DropReason::Attempts, |delivery| {
+            format!("the function failed with it {} times, at last by naming it", delivery.failed)
+        })
     }
 
     async fn invoke(&self, slot: Slot, part: &Batch) -> Reply {
@@ -566,16 +577,20 @@ impl Lease {
     }
 
     /// Takes a message that cannot be processed out of the way, and never out of sight.
-    async fn give_up(&self, unusable: &Unusable) -> GivenUp {
+    async fn give_up(&self, unusable: &Unusable, attempts: u32) -> GivenUp {
         let Parts { mapping, metrics, .. } = &self.parts;
-        let Unusable { receipt, message_id, size, reason, cause } = unusable;
+        let Unusable { receipt, message_id, size, reason, cause, original } = unusable;
+        if let (Some(destination), Some(original)) = (&self.destination, original) {
+            let letter = Letter::new(original.clone(), *reason, cause, attempts, mapping);
+            return self.publish(&**destination, &letter, unusable).await;
+        }
         let (queue, label) = (&mapping.queue, reason.as_str());
         let dead_lettered = match mapping.dead_letter {
             DeadLetter::Park => Ok(DeadLettered::NoTarget {
                 why: "no dead-letter target is known; the tag esm:dead-letter = broker says that the queue has one"
                     .into(),
             }),
-            DeadLetter::Broker => self.consumer.dead_letter(*receipt, cause).await,
+            DeadLetter::Broker | DeadLetter::Destination => self.consumer.dead_letter(*receipt, cause).await,
         };
         match dead_lettered {
             Ok(DeadLettered::Taken) => {
@@ -609,6 +624,40 @@ impl Lease {
                 GivenUp::Untold
             }
         }
+    }
+
+    /// Publishes a message that is given up, for as long as that takes, and only then acknowledges the original.
+    async fn publish(&self, destination: &dyn Destination, letter: &Letter, unusable: &Unusable) -> GivenUp {
+        let Parts { mapping, metrics, status, .. } = &self.parts;
+        let Unusable { receipt, message_id, size, reason, cause, .. } = unusable;
+        let (queue, label) = (&mapping.queue, reason.as_str());
+        let mut failures = 0;
+        while let Err(error) = destination.publish(letter).await {
+            failures += 1;
+            let delay = backoff(failures, fastrand::f64());
+            let problem = format!("a message that is given up cannot be published to its destination: {error}");
+            if status.problem(&problem) {
+                error!(queue, message_id, ?delay, problem, "the message is kept until it can be published");
+            }
+            tokio::select! {
+                biased;
+                () = self.over.cancelled() => return GivenUp::Untold,
+                () = self.retire.cancelled() => {
+                    self.hand_back(&[*receipt], true).await;
+                    return GivenUp::Returned;
+                }
+                () = sleep(delay) => {}
+            }
+        }
+        if let Err(error) = self.consumer.settle(&[*receipt], Disposition::Ack).await {
+            warn!(queue, message_id, %error, "published to its destination, but not acknowledged: it comes again");
+            self.could_not_tell(error);
+            return GivenUp::Untold;
+        }
+        metrics.on_failure_delivered.inc();
+        metrics.dropped(*reason, 1);
+        error!(queue, message_id, size, reason = label, cause, "given up and published to its destination");
+        GivenUp::Settled
     }
 
     fn observe_age(&self, part: &Batch) {
@@ -646,12 +695,20 @@ impl Lease {
     }
 }
 
+fn give_up_each(deliveries: Vec<Delivery>, reason: DropReason, cause: impl Fn(&Delivery) -> String) -> Next {
+    let given_up = |mut delivery: Delivery| {
+        let unusable = Unusable { original: delivery.original.take(), ..unusable(&delivery, reason, cause(&delivery)) };
+        (delivery, unusable)
+    };
+    Next::GiveUp(deliveries.into_iter().map(given_up).collect())
+}
+
 /// Why a record that stood alone is given up, by what the function said to it last.
 fn cause(delivery: &Delivery, outcome: &Outcome) -> String {
     match outcome {
         Outcome::FunctionError { error_type, message } => {
-            let deliveries = delivery.failed + 1;
-            format!("the function failed with it {deliveries} times, at last with {error_type}: {message}")
+            let failed = delivery.failed;
+            format!("the function failed with it {failed} times, at last with {error_type}: {message}")
         }
         Outcome::TooLarge { reason } => format!("the function's side finds it too large: {reason}"),
         Outcome::Success | Outcome::Throttled { .. } | Outcome::Unavailable { .. } | Outcome::NotUsable { .. } => {
@@ -662,5 +719,5 @@ fn cause(delivery: &Delivery, outcome: &Outcome) -> String {
 
 pub(super) fn unusable(delivery: &Delivery, reason: DropReason, cause: String) -> Unusable {
     let message_id = delivery.record.message_id().map(str::to_owned);
-    Unusable { receipt: delivery.receipt, message_id, size: delivery.record.size(), reason, cause }
+    Unusable { receipt: delivery.receipt, message_id, size: delivery.record.size(), reason, cause, original: None }
 }

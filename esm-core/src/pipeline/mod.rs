@@ -114,11 +114,13 @@ impl Pipeline {
         drain: &CancellationToken,
     ) -> End {
         self.session_number += 1;
-        let Session { deliveries, consumer, lost, trouble, envelope, prefetch, hold_limit, unique_ids } = session;
+        let Session { deliveries, consumer, lost, trouble, envelope, prefetch, hold_limit, unique_ids, destination } =
+            session;
         let lease = Arc::new(Lease {
             parts: self.parts.clone(),
             session_number: self.session_number,
             consumer,
+            destination,
             hold_limit,
             failures: unique_ids.then(|| self.failures.clone()),
             drain: drain.clone(),

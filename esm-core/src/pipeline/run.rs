@@ -194,7 +194,7 @@ impl Run<'_> {
                 }
                 Arrival::Unusable(unusable) => {
                     self.lease.unsettled.fetch_add(1, Ordering::Relaxed);
-                    self.give_up(unusable);
+                    self.give_up(unusable, 0);
                 }
             }
             next = if self.may_take() { self.deliveries.try_recv().ok() } else { None };
@@ -236,7 +236,8 @@ impl Run<'_> {
                 let cause = format!(
                     "its record of {size} bytes is too large for an event, which has less than {EVENT_SIZE_LIMIT}"
                 );
-                self.give_up(unusable(&delivery, DropReason::TooLarge, cause));
+                let (attempts, original) = (delivery.failed, delivery.original.take());
+                self.give_up(Unusable { original, ..unusable(&delivery, DropReason::TooLarge, cause) }, attempts);
             }
         }
     }
@@ -282,8 +283,8 @@ impl Run<'_> {
         self.pipeline.groups.begin(id, groups);
     }
 
-    fn give_up(&mut self, unusable: Unusable) {
-        let task = self.lease.clone().give_up_alone(unusable).instrument(Span::current());
+    fn give_up(&mut self, unusable: Unusable, attempts: u32) {
+        let task = self.lease.clone().give_up_alone(unusable, attempts).instrument(Span::current());
         self.pipeline.tasks.spawn(task);
     }
 

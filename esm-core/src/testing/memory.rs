@@ -13,6 +13,7 @@ use tokio::{
 
 use super::record;
 use crate::{
+    destination::{Destination, Letter, Original},
     event::Envelope,
     metrics::DropReason,
     source::{
@@ -43,6 +44,7 @@ struct Inner {
     /// Dead-lettering would destroy messages.
     destroys_dead_letters: bool,
     hold_limit: Option<Duration>,
+    destination: Option<Arc<dyn Destination>>,
     session: Option<Open>,
     sessions: u64,
 }
@@ -69,17 +71,36 @@ struct Message {
     group: Option<Group>,
     /// Why no record can be made of it.
     flaw: Option<DropReason>,
+    /// How old the broker says that it is.
+    age: Duration,
 }
 
 impl Message {
     fn new(id: String) -> Self {
-        Self { number: 0, id, padding: 0, redelivered: false, time_to_live: None, group: None, flaw: None }
+        Self {
+            number: 0,
+            id,
+            padding: 0,
+            redelivered: false,
+            time_to_live: None,
+            group: None,
+            flaw: None,
+            age: Duration::ZERO,
+        }
     }
 
-    fn arrival(&self, receipt: Receipt) -> Arrival {
+    fn arrival(&self, receipt: Receipt, keeps_original: bool) -> Arrival {
         if let Some(reason) = self.flaw {
             let cause = "no record can be made of it".into();
-            return Arrival::Unusable(Unusable { receipt, message_id: Some(self.id.clone()), size: 1, reason, cause });
+            let original = keeps_original.then(|| Original::new(self.id.clone()));
+            return Arrival::Unusable(Unusable {
+                receipt,
+                message_id: Some(self.id.clone()),
+                size: 1,
+                reason,
+                cause,
+                original,
+            });
         }
         let received_at = Instant::now();
         Arrival::Delivery(Delivery {
@@ -88,8 +109,10 @@ impl Message {
             received_at,
             expires_at: self.time_to_live.map(|time| received_at + time),
             sent_at: None,
+            age: self.age,
             group: self.group.clone(),
             failed: 0,
+            original: keeps_original.then(|| Original::new(self.id.clone())),
         })
     }
 }
@@ -122,6 +145,11 @@ impl MemoryQueue {
         self.publish_all(ids.into_iter().map(message));
     }
 
+    /// Publishes a message of which the broker says that it is so old.
+    pub fn publish_aged(&self, id: &str, age: Duration) {
+        self.publish_all([Message { age, ..Message::new(id.into()) }]);
+    }
+
     /// Publishes a message of which no record can be made.
     pub fn publish_unusable(&self, id: &str, reason: DropReason) {
         self.publish_all([Message { flaw: Some(reason), ..Message::new(id.into()) }]);
@@ -145,6 +173,11 @@ impl MemoryQueue {
     /// It has no dead-letter target.
     pub fn destroy_dead_letters(&self) {
         self.lock().destroys_dead_letters = true;
+    }
+
+    /// What is given up goes to this queue.
+    pub fn send_failures_to(&self, destination: Arc<dyn Destination>) {
+        self.lock().destination = Some(destination);
     }
 
     /// The next attempts to connect fail so.
@@ -248,7 +281,7 @@ impl Inner {
         while session.unsettled.len() < session.prefetch {
             let Some(message) = self.ready.pop_front() else { return };
             session.next_receipt += 1;
-            let arrival = message.arrival(Receipt(session.next_receipt));
+            let arrival = message.arrival(Receipt(session.next_receipt), self.destination.is_some());
             session.unsettled.insert(session.next_receipt, message);
             deliveries.try_send(arrival).expect("the channel holds the prefetch");
         }
@@ -347,7 +380,44 @@ impl Connect for MemoryQueue {
             prefetch,
             hold_limit: inner.hold_limit,
             unique_ids: inner.is_modern,
+            destination: inner.destination.clone(),
         })
+    }
+}
+
+/// A destination for what is given up: publishes ids, unless it is told to fail.
+#[derive(Default)]
+pub struct MemoryDestination {
+    letters: Mutex<Vec<(String, Letter)>>,
+    refusals: Mutex<VecDeque<SourceError>>,
+}
+
+impl MemoryDestination {
+    /// The next attempts to publish fail so.
+    pub fn refuse(&self, errors: impl IntoIterator<Item = SourceError>) {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).extend(errors);
+    }
+
+    /// What was published: ids and the letters.
+    pub fn letters(&self) -> Vec<(String, Letter)> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The ids of what was published.
+    pub fn ids(&self) -> Vec<String> {
+        self.letters().into_iter().map(|(id, _)| id).collect()
+    }
+}
+
+#[async_trait]
+impl Destination for MemoryDestination {
+    async fn publish(&self, letter: &Letter) -> Result<(), SourceError> {
+        if let Some(error) = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+            return Err(error);
+        }
+        let id = letter.original.get::<String>().expect("it is one of a memory queue").clone();
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner).push((id, letter.clone()));
+        Ok(())
     }
 }
 

@@ -6,11 +6,11 @@ mod memory;
 mod source_suite;
 
 use bytes::{BufMut, BytesMut};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
 pub use function::{Invocation, ScriptedFunction};
-pub use memory::MemoryQueue;
+pub use memory::{MemoryDestination, MemoryQueue};
 pub use source_suite::{
     QueueUnderTest, dead_lettered_deliveries_never_come_again, deliveries_keep_the_queues_order,
     drained_deliveries_come_again, no_more_than_the_prefetch_is_lent, settled_deliveries_never_come_again,
@@ -69,7 +69,9 @@ pub fn delivery(receipt: u64, size: usize) -> Delivery {
         received_at: Instant::now(),
         expires_at: None,
         sent_at: None,
+        age: Duration::ZERO,
         group: None,
         failed: 0,
+        original: None,
     }
 }

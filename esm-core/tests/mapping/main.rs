@@ -2,6 +2,7 @@
 
 #![allow(clippy::float_cmp, reason = "counts are exact")]
 
+mod destinations;
 mod filters;
 mod groups;
 mod isolation;

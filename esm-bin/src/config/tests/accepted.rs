@@ -63,6 +63,20 @@ fn what_failed_is_told_from_its_neighbours_if_the_file_says_so() {
     );
     let reports = RedeliveryPolicy { reports_item_failures: true, ..RedeliveryPolicy::RABBITMQ };
     assert_eq!(policy("function_response_types = [\"ReportBatchItemFailures\"]"), reports);
+    let config = valid(
+        &(whole()
+            + "maximum_record_age_in_seconds = 60\ndestination_config = { on_failure = { destination = \
+               \"arn:aws:mq:us-east-1:000000000000:queue:pizza:%2Fother:letters:dead\" } }"),
+        &[],
+    );
+    let configured = &config.mappings[0];
+    assert_eq!(configured.mapping.dead_letter, DeadLetter::Destination);
+    assert_eq!(configured.mapping.redelivery.maximum_age, Some(Duration::from_secs(60)));
+    let plan = crate::check::plan(&config).join("\n");
+    assert!(
+        plan.contains("published to arn:aws:mq:us-east-1:000000000000:queue:pizza:%2Fother:letters:dead"),
+        "{plan}"
+    );
     let bisects = RedeliveryPolicy { bisects: true, ..RedeliveryPolicy::RABBITMQ };
     assert_eq!(policy("bisect_batch_on_function_error = true"), bisects);
 }

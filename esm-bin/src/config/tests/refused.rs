@@ -131,14 +131,60 @@ fn the_ways_to_tell_what_failed_are_what_aws_says() {
 }
 
 #[test]
-fn what_this_build_does_not_act_on_is_refused() {
-    for key in ["maximum_record_age_in_seconds = 60", "destination_config = {}", "metrics_config = {}"] {
-        let found = problems(&(whole() + key));
-        assert!(matches!(found.as_slice(), [one] if one.contains("does not act on it yet")), "{key}: {found:?}");
+fn a_failure_destination_is_a_queue_of_a_broker_of_the_same_kind() {
+    let destination = |arn: &str| format!("destination_config = {{ on_failure = {{ destination = {arn:?} }} }}");
+    let key = "event_source_mappings[0].destination_config.on_failure.destination: ";
+    let check = |arn: &str, expected: &str| {
+        let expected = format!("{key}{expected}");
+        let more = "\n[brokers.active]\nengine = \"activemq\"\nendpoints = [\"tcp://h\"]\n";
+        check_mapping(&(destination(arn) + more), &[&expected]);
+    };
+    let ours = "arn:aws:mq:us-east-1:000000000000:queue";
+    for arn in
+        ["pizza", "arn:aws:sqs:us-east-1:000000000000:queue", &format!("{ours}:pizza:"), &format!("{ours}:pizza::")]
+    {
+        check(arn, "must be arn:aws:mq:");
     }
-    let found =
-        problems(&(whole() + "maximum_record_age_in_seconds = 60\ndestination_config = {}\nmetrics_config = {}"));
-    assert_eq!(found.len(), 3, "each by itself: {found:?}");
+    check(&format!("{ours}:pasta::q"), "names the broker \"pasta\"");
+    check(
+        "arn:aws:mq:eu-west-1:000000000000:queue:pizza::x",
+        "must begin with arn:aws:mq:us-east-1:000000000000:queue:",
+    );
+    check(&format!("{ours}:pizza::q"), "is the queue that the mapping reads");
+    check(&format!("{ours}:pizza:%2F:q"), "is the queue that the mapping reads");
+    check(&format!("{ours}:active::x"), "must be a queue of a broker of the same kind");
+    check(&format!("{ours}:active:v:x"), "names a virtual host, and ActiveMQ has none");
+    check_mapping("destination_config = {}", &[]);
+    check_mapping("destination_config = { on_failure = {} }", &[]);
+    check_mapping(
+        "destination_config = { on_success = {} }",
+        &["event_source_mappings[0].destination_config.on_success: "],
+    );
+}
+
+#[test]
+fn bounds_need_somewhere_for_messages_to_go() {
+    let destination = "destination_config = { on_failure = { destination = \
+                       \"arn:aws:mq:us-east-1:000000000000:queue:pizza:other:a:b\" } }";
+    for bound in ["maximum_record_age_in_seconds = 60", "maximum_retry_attempts = 3"] {
+        let key = bound.split(' ').next().expect("a key");
+        check_mapping(bound, &[&format!("event_source_mappings[0].{key}: needs somewhere for messages to go")]);
+        check_mapping(&format!("{bound}\n{destination}"), &[]);
+        check_mapping(&format!("{bound}\ntags = {{ \"esm:dead-letter\" = \"broker\" }}"), &[]);
+    }
+    check_mapping("maximum_record_age_in_seconds = -1", &[]);
+    let age = "event_source_mappings[0].maximum_record_age_in_seconds: must be";
+    for seconds in [-2, 0, 59, 604_801] {
+        check_mapping(&format!("maximum_record_age_in_seconds = {seconds}"), &[age]);
+    }
+}
+
+#[test]
+fn what_this_build_does_not_act_on_is_refused() {
+    check_mapping(
+        "metrics_config = {}",
+        &["event_source_mappings[0].metrics_config: this build does not act on it yet"],
+    );
     for (table, key) in [
         ("[server]", "memory_limit_in_mebibytes = 64"),
         ("[server]", "tls = { cert_file = \"a\", key_file = \"b\" }"),
