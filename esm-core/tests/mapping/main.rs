@@ -7,6 +7,7 @@ mod filters;
 mod groups;
 mod isolation;
 mod redelivery;
+mod schedules;
 
 use std::{
     sync::{Arc, Mutex},
