@@ -25,11 +25,15 @@ use tokio::net::TcpListener;
 
 const ARN: &str = "arn:aws:lambda:eu-west-1:123456789012:function:pizza:live";
 
+/// Status, a header as `name=value`, and body.
+type Answer = (u16, &'static str, &'static str);
+type Asked = (Uri, HeaderMap, Bytes);
+
 /// What the endpoint answers next, and what it was asked.
 #[derive(Clone, Default)]
 struct Script {
-    answers: Arc<Mutex<Vec<(u16, &'static str, &'static str)>>>,
-    asked: Arc<Mutex<Vec<(Uri, HeaderMap, Bytes)>>>,
+    answers: Arc<Mutex<Vec<Answer>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 async fn answer(

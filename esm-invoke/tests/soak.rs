@@ -66,7 +66,7 @@ async fn invoke_once(function: &ProcessInvoker, number: usize) -> Option<Outcome
         _ => r#"{"do":"echo","value":"a result"}"#,
     };
     let patience = if number % 200 == 3 { Duration::from_millis(20) } else { LONG };
-    timeout(patience, function.invoke(bytes::Bytes::from(event).into())).await.ok()
+    timeout(patience, function.invoke(bytes::Bytes::from(event).into())).await.ok().map(|reply| reply.outcome)
 }
 
 /// What this program has.

@@ -92,7 +92,7 @@ impl Config {
 
     fn to_toml(&self, port: u16) -> String {
         let visitor = match &self.visitor_file {
-            Some(file) => format!("file = {:?}", file.display().to_string()),
+            Some(file) => format!("file = '{}'", file.display()),
             None => format!("username = {:?}\npassword = {{ env = \"VISITOR_PASSWORD\" }}", self.visitor),
         };
         let mut text = format!(

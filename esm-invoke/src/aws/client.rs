@@ -9,7 +9,7 @@ use bytes::Bytes;
 use reqsign_aws_core::Credential;
 use reqwest::{
     Client, Method, Request, Url,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    header::{CONTENT_TYPE, HeaderMap, HeaderValue},
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
@@ -80,7 +80,7 @@ impl AwsClient {
         target: &'static str,
         body: String,
     ) -> Result<Bytes, AwsError> {
-        let target = (HeaderName::from_static("x-amz-target"), HeaderValue::from_static(target));
+        let target = (reqwest::header::HeaderName::from_static("x-amz-target"), HeaderValue::from_static(target));
         let content_type = (CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
         self.call(caller, [target, content_type].into_iter().collect(), body).await
     }
