@@ -11,10 +11,11 @@ use std::{
     error::Error,
     ffi::OsString,
     fs,
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{self, Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -103,7 +104,7 @@ async fn through_the_pool(event: &Bytes, pause: Option<Duration>) -> Result<Valu
 
 async fn over_http(event: &Bytes, pause: Option<Duration>) -> Result<Value, Failure> {
     let mut function = Command::new(env::current_exe()?);
-    let mut function = Ended(function.arg("serve").stdout(Stdio::piped()).spawn()?);
+    let mut function = Ended(function.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
     let mut url = String::new();
     BufReader::new(function.0.stdout.take().ok_or("it has no output")?).read_line(&mut url)?;
     let invoker = HttpInvoker::new(HttpSettings::new(url.trim(), MINUTE))?;
@@ -118,9 +119,9 @@ async fn invoke_for_a_round(invoker: &dyn Invoke, event: &Bytes, pause: Option<D
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
         }
-        let invoked = Instant::now();
+        let begun = Instant::now();
         assert_eq!(invoker.invoke(event.clone().into()).await.outcome, Outcome::Success);
-        latencies.push(invoked.elapsed());
+        latencies.push(begun.elapsed());
     }
     result(latencies, started, before)
 }
@@ -197,8 +198,12 @@ async fn answer(request: Request<Incoming>, bare: Arc<Mutex<Bare>>) -> Result<Re
     Ok(response)
 }
 
-/// A function behind a URL that takes events and returns nothing. Ends when it is killed.
+/// A function behind a URL that takes events and returns nothing. Ends with whoever holds its standard input.
 async fn be_a_function() -> Result<Value, Failure> {
+    thread::spawn(|| {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        process::exit(0);
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}/", listener.local_addr()?);
     loop {

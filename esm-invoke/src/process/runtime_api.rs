@@ -12,6 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64_simd::STANDARD;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Either, Full};
@@ -247,10 +248,10 @@ fn text(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
-/// A result that was streamed until an error came up: the trailers tell of it.
+/// A result that was streamed until an error came up: the trailers tell of it, with the error in base64.
 fn streaming_error(kind: &HeaderValue, trailers: &HeaderMap, sent: Bytes) -> PostedError {
-    let body = trailers.get(ERROR_BODY).map_or(sent, |body| Bytes::copy_from_slice(body.as_bytes()));
-    PostedError { kind: Some(text(kind)), body }
+    let error = trailers.get(ERROR_BODY).and_then(|error| STANDARD.decode_to_vec(error.as_bytes()).ok());
+    PostedError { kind: Some(text(kind)), body: error.map_or(sent, Bytes::from) }
 }
 
 enum Unread {

@@ -123,6 +123,42 @@ async fn a_stranger_is_turned_away_from_the_runtime_api() {
     assert_eq!(function.result(json!({ "do": "echo", "value": 1 })).await, 1, "the event went to the function");
 }
 
+/// Takes one event and streams a result for it, as clients do, with what is left to say at its end.
+fn streams(trailers: &str) -> ProcessSettings {
+    let script = r#"
+        exec 3<>"/dev/tcp/${AWS_LAMBDA_RUNTIME_API/://}"
+        printf 'GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nhost: x\r\n\r\n' >&3
+        while read -r line <&3 && line=${line%$'\r'} && [ -n "$line" ]; do
+            case $line in lambda-runtime-aws-request-id:*) id=${line#*: } ;; esac
+        done
+        printf 'POST /2018-06-01/runtime/invocation/%s/response HTTP/1.1\r\nhost: x\r\n' "$id" >&3
+        printf 'lambda-runtime-function-response-mode: streaming\r\ntransfer-encoding: chunked\r\n' >&3
+        printf 'trailer: lambda-runtime-function-error-type, lambda-runtime-function-error-body\r\n\r\n' >&3
+        printf '5\r\n[1,2,\r\n' >&3
+        printf '2\r\n3]\r\n0\r\n%b\r\n' "$0" >&3
+        sleep 600"#;
+    settings(vec!["bash".into(), "-c".into(), script.into(), trailers.into()])
+}
+
+#[tokio::test]
+async fn a_result_that_is_streamed_is_one_result() {
+    assert_eq!(start(streams("")).result(json!({})).await, json!([1, 2, 3]));
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_in_an_error_is_that_error() {
+    // {"errorMessage":"no pizza","errorType":"ValueError"}, and the words `no pizza` alone.
+    let object = "eyJlcnJvck1lc3NhZ2UiOiJubyBwaXp6YSIsImVycm9yVHlwZSI6IlZhbHVlRXJyb3IifQ==";
+    for (error, error_type) in [(object, "ValueError"), ("bm8gcGl6emE=", "Runtime.StreamError")] {
+        let trailers = format!(
+            r"Lambda-Runtime-Function-Error-Type: Runtime.StreamError\r\nLambda-Runtime-Function-Error-Body: {error}\r\n"
+        );
+        let reply = start(streams(&trailers)).call(json!({})).await;
+        let expected = Outcome::FunctionError { error_type: error_type.into(), message: "no pizza".into() };
+        assert_eq!(reply.outcome, expected);
+    }
+}
+
 async fn stream_all(stream: &mut TcpStream, request: &[u8], answer: &mut Vec<u8>) -> std::io::Result<()> {
     stream.write_all(request).await?;
     timeout(Duration::from_secs(60), stream.read_to_end(answer)).await??;
