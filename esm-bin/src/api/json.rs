@@ -2,8 +2,8 @@
 
 use std::{fmt, time::Duration};
 
-use axum::body::{Body, to_bytes};
-use http_body_util::LengthLimitError;
+use axum::body::Body;
+use http_body_util::BodyExt as _;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use tokio::time::timeout;
@@ -15,24 +15,33 @@ pub(crate) const BODY_LIMIT: usize = 1024 * 1024;
 /// In which a body has to arrive.
 const BODY_TIME: Duration = Duration::from_secs(20);
 
+/// Of a body that is too large, so much is read and thrown away: who is cut off while sending sees no
+/// answer.
+const MOST_READ: usize = 16 * BODY_LIMIT;
+
 /// The members of a request's body; none if it is empty.
 pub(super) async fn members(body: Body) -> Result<Map<String, Value>, ApiError> {
     let late = || format!("the body did not arrive within {} seconds", BODY_TIME.as_secs());
-    let bytes = timeout(BODY_TIME, to_bytes(body, BODY_LIMIT)).await;
-    let bytes = bytes.map_err(|_| ApiError::RequestTimeout(late()))?.map_err(|error| unread(&error))?;
-    parse(&bytes)
+    let bytes = timeout(BODY_TIME, read(body)).await.map_err(|_| ApiError::RequestTimeout(late()))?;
+    parse(&bytes?)
 }
 
-/// The body was longer than allowed, or broke off.
-fn unread(error: &axum::Error) -> ApiError {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<LengthLimitError>() {
-            return ApiError::RequestTooLarge(format!("Request must be smaller than {BODY_LIMIT} bytes"));
+async fn read(mut body: Body) -> Result<Vec<u8>, ApiError> {
+    let (mut bytes, mut size) = (Vec::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::Serialization("the body broke off".into()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        size = size.saturating_add(data.len());
+        if size <= BODY_LIMIT {
+            bytes.extend_from_slice(&data);
+        } else if size > MOST_READ {
+            break;
         }
-        cause = error.source();
     }
-    ApiError::Serialization("the body broke off".into())
+    if size > BODY_LIMIT {
+        return Err(ApiError::RequestTooLarge(format!("Request must be smaller than {BODY_LIMIT} bytes")));
+    }
+    Ok(bytes)
 }
 
 fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
