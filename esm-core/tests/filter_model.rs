@@ -32,6 +32,7 @@ proptest! {
     fn one_pass_says_what_quamina_says(pattern in pattern(false), body in body()) {
         let mut quamina = Quamina::new();
         prop_assume!(quamina.add_pattern((), &pattern.to_string()).is_ok());
+        prop_assume!(!repeats_a_name_within_an_array(None, &body));
         let body = body.to_string();
         let expected = quamina.has_matches(body.as_bytes()).expect("an event");
         let filter = FilterCriteria::parse(&[json!({ "data": pattern }).to_string()]).expect("a pattern");
@@ -64,6 +65,19 @@ proptest! {
         }
         let filter = FilterCriteria::parse(&[r#"{"a":["x"],"data":{"a":{"b":[1]}}}"#.into()]).expect("a pattern");
         filter.accepts(&body, &body);
+    }
+}
+
+/// Whether an object in an array has a member of the array's own name. To quamina, `{"a":["x"]}` accepts
+/// `{"a":[{"a":"x"}]}`, where it does not accept `{"a":{"a":"x"}}`.
+fn repeats_a_name_within_an_array(array: Option<&str>, body: &Value) -> bool {
+    match body {
+        Value::Object(members) => members.iter().any(|(name, value)| {
+            array == Some(name.as_str())
+                || repeats_a_name_within_an_array(value.is_array().then_some(name.as_str()), value)
+        }),
+        Value::Array(elements) => elements.iter().any(|element| repeats_a_name_within_an_array(array, element)),
+        _ => false,
     }
 }
 
