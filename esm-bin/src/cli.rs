@@ -251,7 +251,7 @@ fn invoke(name: &str, event: &Path, file: &Path) -> u8 {
 
 fn mappings(command: Option<&MappingsCommand>, endpoint: &str, as_json: bool) -> u8 {
     let asking = async {
-        let endpoint = Endpoint::new(endpoint)?;
+        let endpoint = Endpoint::new(endpoint, &environment())?;
         match command {
             None => endpoint.list(as_json).await,
             Some(MappingsCommand::Get { uuid }) => endpoint.get(*uuid, as_json).await,

@@ -1,12 +1,20 @@
 //! The mappings of a running service, for people at a terminal. Asks the control API as any client does.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context as _, bail};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
+
+use crate::{
+    access::{AccessKey, sign_call},
+    config::Environment,
+};
 
 const PATH: &str = "2015-03-31/event-source-mappings";
 /// Longer than any answer takes.
@@ -18,6 +26,8 @@ const HEAD: [&str; 6] = ["UUID", "STATE", "FUNCTION", "EVENT SOURCE", "QUEUE", "
 pub struct Endpoint {
     url: String,
     client: Client,
+    /// With what calls are signed, and for which region.
+    signer: Option<(AccessKey, String)>,
 }
 
 /// A page of a list.
@@ -30,10 +40,15 @@ struct Page {
 }
 
 impl Endpoint {
-    /// The service at a URL.
-    pub fn new(url: &str) -> anyhow::Result<Self> {
+    /// The service at a URL. Calls are signed with the access key that AWS's variables hold, if they do.
+    pub fn new(url: &str, environment: &Environment) -> anyhow::Result<Self> {
+        let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+        let key = variable("AWS_ACCESS_KEY_ID").zip(variable("AWS_SECRET_ACCESS_KEY"));
+        let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
+        let region = region.map_or("us-east-1", String::as_str).to_owned();
+        let signer = key.map(|(id, secret)| (AccessKey { id: id.clone(), secret: secret.as_str().into() }, region));
         let client = Client::builder().no_proxy().timeout(PATIENCE).build().context("cannot make an HTTP client")?;
-        Ok(Self { url: url.trim_end_matches('/').into(), client })
+        Ok(Self { url: url.trim_end_matches('/').into(), client, signer })
     }
 
     /// Every mapping, as a table or as the API has it.
@@ -76,7 +91,12 @@ impl Endpoint {
 
     /// The one place where a request leaves.
     async fn ask(&self, request: RequestBuilder) -> anyhow::Result<Value> {
-        let answer = request.send().await.with_context(|| format!("cannot ask {}; is esm serve running?", self.url))?;
+        let mut request = request.build()?;
+        if let Some((key, region)) = &self.signer {
+            sign_call(&mut request, key, region, SystemTime::now()).context("cannot sign a call")?;
+        }
+        let answer = self.client.execute(request).await;
+        let answer = answer.with_context(|| format!("cannot ask {}; is esm serve running?", self.url))?;
         let status = answer.status();
         let body = answer.bytes().await.with_context(|| format!("{} did not finish its answer", self.url))?;
         if status != StatusCode::OK {

@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use esm::{
     config::{self, Config},
+    mappings::Endpoint,
     serve::{End, Service},
 };
 use reqwest::{Response, StatusCode};
@@ -104,4 +105,27 @@ async fn a_taken_port_is_told_by_its_key() {
     configuration.server.data_dir = other_folder.path().into();
     let error = Service::start(configuration).await.err().expect("the port is taken");
     assert!(error.to_string().starts_with("server.listen: cannot listen on 127.0.0.1:"), "{error}");
+}
+
+#[tokio::test]
+async fn with_an_access_key_only_signed_calls_reach_the_control_api() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = "\n[[server.access_keys]]\naccess_key_id = \"AKIDEXAMPLE\"\nsecret_access_key = { env = \"SECRET\" }\n";
+    let environment = HashMap::from([("PASSWORD".into(), "hunter2".into()), ("SECRET".into(), "wJalrXUtnFEMI".into())]);
+    let config = config::read(&format!("{CONFIGURATION}{keys}"), folder.path(), &environment);
+    let service = Service::start(config.unwrap_or_else(|problems| panic!("{problems:?}"))).await.unwrap();
+    let list = async |key: &[(&str, &str)]| {
+        let environment = key.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let endpoint = Endpoint::new(&format!("http://{}", service.address()), &environment).unwrap();
+        endpoint.list(false).await.map_err(|error| error.to_string())
+    };
+    let (id, secret) = (("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI"));
+
+    assert!(list(&[]).await.unwrap_err().contains("403"));
+    assert!(list(&[id, ("AWS_SECRET_ACCESS_KEY", "guessed")]).await.unwrap_err().contains("403"));
+    assert!(list(&[id, secret, ("AWS_REGION", "eu-west-1")]).await.unwrap_err().contains("403"));
+    assert!(list(&[id, secret]).await.unwrap().contains("pizza"));
+    for path in ["/healthz", "/metrics"] {
+        assert_eq!(get(&service, path).await.status(), StatusCode::OK);
+    }
 }

@@ -31,7 +31,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 pub use self::audit::{Peer, Subject};
-pub(crate) use self::signature::AccessKey;
+pub(crate) use self::signature::{AccessKey, sign_call};
 use self::{audit::Change, refusal::Refusal, signature::Presented};
 use crate::api::BODY_LIMIT;
 

@@ -11,7 +11,7 @@ use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode, sign},
     sign::v4,
 };
-use axum::http::{HeaderMap, header::AUTHORIZATION, request::Parts};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION, request::Parts};
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
@@ -108,10 +108,6 @@ impl<'a> Presented<'a> {
                 headers.push((*name, value.to_str().map_err(no_text)?));
             }
         }
-        let mut settings = SigningSettings::default();
-        settings.excluded_headers = None;
-        // Routes see the path as it was sent, so it counts as it was sent.
-        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
         let identity = Credentials::new(self.access_key_id, secret, None, None, "server.access_keys").into();
         let cannot = |_| Refusal::Mismatch;
         let params = v4::SigningParams::builder()
@@ -119,7 +115,7 @@ impl<'a> Presented<'a> {
             .region(self.region)
             .name(self.service)
             .time(self.signed_at)
-            .settings(settings)
+            .settings(settings())
             .build()
             .map_err(|_| Refusal::Mismatch)?;
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -127,6 +123,38 @@ impl<'a> Presented<'a> {
         let request = SignableRequest::new(head.method.as_str(), path, headers.into_iter(), body).map_err(cannot)?;
         Ok(sign(request, &params.into()).map_err(cannot)?.signature().to_owned())
     }
+}
+
+fn settings() -> SigningSettings {
+    let mut settings = SigningSettings::default();
+    settings.excluded_headers = None;
+    // Routes see the path as it was sent, so it counts as it was sent.
+    settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+    settings
+}
+
+/// Signs a call of our own, which has no body.
+pub(crate) fn sign_call(
+    request: &mut reqwest::Request,
+    key: &AccessKey,
+    region: &str,
+    now: SystemTime,
+) -> anyhow::Result<()> {
+    let identity = Credentials::new(&key.id, key.secret.expose_secret(), None, None, "environment").into();
+    let params = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(region)
+        .name(SERVICE)
+        .time(now)
+        .settings(settings())
+        .build()?;
+    let (method, url) = (request.method().as_str(), request.url().as_str());
+    let signable = SignableRequest::new(method, url, std::iter::empty(), SignableBody::Bytes(b""))?;
+    let (signed, _) = sign(signable, &params.into())?.into_parts();
+    for (name, value) in signed.headers() {
+        request.headers_mut().insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+    }
+    Ok(())
 }
 
 /// Whether the signature stands in the query, where logs and histories keep it.
