@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::spec::{Member, Violation};
 use crate::{
     adapters::DestinationSettings,
-    config::{Broker, Engine, Targets},
+    config::{Broker, Engine, Targets, Unresolved},
     secrets::Secret,
 };
 
@@ -35,7 +35,12 @@ impl OnFailure {
         if queue.is_empty() {
             return Err(violation(FORM.into()));
         }
-        let broker = targets.broker(name).map_err(|why| Violation::unresolved(Member::DestinationConfig, why))?;
+        let broker = targets.broker(name).map_err(|why| match why {
+            Unresolved::Because(_) => {
+                violation(format!("names the broker {name:?}, and there is no such table of [brokers]"))
+            }
+            reported @ Unresolved::Reported(_) => Violation::unresolved(Member::DestinationConfig, reported),
+        })?;
         let place: Vec<&str> = broker.arn.split(':').take(5).collect();
         if parts[..5] != *place {
             let place = place.join(":");

@@ -151,7 +151,7 @@ impl Member {
 
     /// Whether tags may be what is wrong with it.
     pub(super) fn heeds_tags(self) -> bool {
-        matches!(self, Self::Tags | Self::ScalingConfig | Self::MaximumRetryAttempts)
+        matches!(self, Self::Tags | Self::ScalingConfig | Self::MaximumRetryAttempts | Self::MaximumRecordAge)
     }
 
     /// Its name in AWS's API; `None` for the mapping as a whole.
@@ -461,7 +461,7 @@ fn check_age(spec: &MappingSpec) -> Option<Violation> {
 
 /// What is given up needs somewhere to go.
 fn check_ends(spec: &MappingSpec, dead_letter: DeadLetter) -> impl Iterator<Item = Violation> {
-    let words = "needs somewhere for messages to go that are given up: name a queue in destination_config, or give the \
+    let words = "needs somewhere for messages to go that are given up: name a queue as the destination on failure, or give the \
                  queue a dead-letter exchange and say so by the tag esm:dead-letter = \"broker\"";
     [
         (Member::MaximumRetryAttempts, spec.maximum_retry_attempts.and_then(MaximumRetryAttempts::limit).is_some()),

@@ -109,8 +109,8 @@ async fn what_cannot_be_done_is_answered_in_awss_words() {
     invalid(MappingSpec { event_source: "absent".into(), ..spec("r") }, "Unrecognized event source. (").await;
     let activemq = MappingSpec { event_source: "active".into(), virtual_host: Some("/".into()), ..spec("r") };
     invalid(activemq, "Unsupported source access configurations type for given event source mapping type. (").await;
-    let bisecting = MappingSpec { bisect_batch_on_function_error: true, ..spec("r") };
-    invalid(bisecting, "BisectBatchOnFunctionError: this build does not act on it yet").await;
+    let bounded = MappingSpec { maximum_retry_attempts: Some(2.try_into().unwrap()), ..spec("r") };
+    invalid(bounded, "MaximumRetryAttempts: needs somewhere for messages to go that are given up").await;
 
     let absent = Uuid::from_u128(1);
     let not_found = ControlError::ResourceNotFound("The resource you requested does not exist.".into());
