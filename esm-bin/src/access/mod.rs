@@ -21,20 +21,24 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{Request, State},
     http::{HeaderMap, header::ORIGIN},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
 pub use self::audit::{Peer, Subject};
 pub(crate) use self::signature::{AccessKey, sign_call};
 use self::{audit::Change, refusal::Refusal, signature::Presented};
-use crate::api::BODY_LIMIT;
 
+/// Several times what a request with every member at its longest has.
+const BODY_LIMIT: usize = 1024 * 1024;
+/// Of a body that is too large, so much is read and thrown away: who is cut off while sending sees no answer.
+const MOST_READ: usize = 16 * BODY_LIMIT;
 /// How long a request's body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -116,12 +120,23 @@ async fn admit(State(access): State<Arc<Access>>, request: Request, next: Next) 
 }
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {
-    match timeout(BODY_PATIENCE, to_bytes(body, BODY_LIMIT)).await {
-        Ok(Ok(body)) => Ok(body),
-        // Or its connection broke, and nobody reads the answer.
-        Ok(Err(_)) => Err(Refusal::TooLarge),
-        Err(_) => Err(Refusal::TooSlow),
+    timeout(BODY_PATIENCE, read_all(body)).await.unwrap_or(Err(Refusal::TooSlow))
+}
+
+async fn read_all(mut body: Body) -> Result<Bytes, Refusal> {
+    let (mut bytes, mut size) = (Vec::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        // The connection broke, and nobody reads the answer.
+        let frame = frame.map_err(|_| Refusal::TooSlow)?;
+        let Ok(data) = frame.into_data() else { continue };
+        size = size.saturating_add(data.len());
+        if size <= BODY_LIMIT {
+            bytes.extend_from_slice(&data);
+        } else if size > MOST_READ {
+            break;
+        }
     }
+    if size > BODY_LIMIT { Err(Refusal::TooLarge) } else { Ok(bytes.into()) }
 }
 
 /// A browser says where the page is from that wants to change something.

@@ -373,7 +373,7 @@ async fn a_refusal_is_answered_in_the_shape_of_awss_errors() {
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     assert_eq!(response.headers()["x-amzn-errortype"], "InvalidSignatureException");
     assert!(response.headers().contains_key("x-amzn-requestid"));
-    let body = to_bytes(response.into_body(), 1_000).await.unwrap();
+    let body = axum::body::to_bytes(response.into_body(), 1_000).await.unwrap();
     let body: Value = serde_json::from_slice(&body).unwrap();
     assert!(body["message"].as_str().unwrap().starts_with("The request signature we calculated does not match"));
 }

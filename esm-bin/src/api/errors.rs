@@ -18,18 +18,12 @@ pub enum ApiError {
     Validation(String),
     /// A value is not acceptable, for other reasons than the model's limits.
     InvalidParameterValue(String),
-    /// The caller may not do this.
-    AccessDenied(String),
     /// There is no such mapping.
     ResourceNotFound(String),
     /// It would be there twice, or cannot be changed here.
     ResourceConflict(String),
     /// The mapping is on its way from one state to another.
     ResourceInUse(String),
-    /// The body is larger than any that can be meant.
-    RequestTooLarge(String),
-    /// The body did not arrive in time.
-    RequestTimeout(String),
     /// There is no such operation, or not by this method: then with those that there are.
     UnknownOperation(String, Option<&'static str>),
     /// We failed.
@@ -58,12 +52,9 @@ impl ApiError {
             Self::Serialization(message)
             | Self::Validation(message)
             | Self::InvalidParameterValue(message)
-            | Self::AccessDenied(message)
             | Self::ResourceNotFound(message)
             | Self::ResourceConflict(message)
             | Self::ResourceInUse(message)
-            | Self::RequestTooLarge(message)
-            | Self::RequestTimeout(message)
             | Self::UnknownOperation(message, _)
             | Self::Service(message) => message,
         }
@@ -79,12 +70,9 @@ impl ApiError {
             Self::Serialization(_) => ("SerializationException", StatusCode::BAD_REQUEST, Words::Alone),
             Self::Validation(_) => ("ValidationException", StatusCode::BAD_REQUEST, Words::Alone),
             Self::InvalidParameterValue(_) => ("InvalidParameterValueException", StatusCode::BAD_REQUEST, Words::Lower),
-            Self::AccessDenied(_) => ("AccessDeniedException", StatusCode::FORBIDDEN, Words::Alone),
             Self::ResourceNotFound(_) => ("ResourceNotFoundException", StatusCode::NOT_FOUND, Words::Upper),
             Self::ResourceConflict(_) => ("ResourceConflictException", StatusCode::CONFLICT, Words::Lower),
             Self::ResourceInUse(_) => ("ResourceInUseException", StatusCode::BAD_REQUEST, Words::Upper),
-            Self::RequestTooLarge(_) => ("RequestTooLargeException", StatusCode::PAYLOAD_TOO_LARGE, Words::Lower),
-            Self::RequestTimeout(_) => ("RequestTimeoutException", StatusCode::REQUEST_TIMEOUT, Words::Alone),
             Self::UnknownOperation(_, None) => ("UnknownOperationException", StatusCode::NOT_FOUND, Words::Alone),
             Self::UnknownOperation(_, Some(_)) => {
                 ("UnknownOperationException", StatusCode::METHOD_NOT_ALLOWED, Words::Alone)

@@ -1,50 +1,15 @@
-//! Bodies as JSON: bounded in size, time and depth, and no name twice.
+//! Bodies as JSON: bounded in depth, and no name twice. Their size and the time they take are the guard's business
+//! ([`crate::access`]).
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
-use axum::body::Body;
-use http_body_util::BodyExt as _;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use tokio::time::timeout;
 
 use super::errors::ApiError;
 
-/// Several times what a request with every member at its longest has.
-pub(crate) const BODY_LIMIT: usize = 1024 * 1024;
-/// In which a body has to arrive.
-const BODY_TIME: Duration = Duration::from_secs(20);
-
-/// Of a body that is too large, so much is read and thrown away: who is cut off while sending sees no
-/// answer.
-const MOST_READ: usize = 16 * BODY_LIMIT;
-
 /// The members of a request's body; none if it is empty.
-pub(super) async fn members(body: Body) -> Result<Map<String, Value>, ApiError> {
-    let late = || format!("the body did not arrive within {} seconds", BODY_TIME.as_secs());
-    let bytes = timeout(BODY_TIME, read(body)).await.map_err(|_| ApiError::RequestTimeout(late()))?;
-    parse(&bytes?)
-}
-
-async fn read(mut body: Body) -> Result<Vec<u8>, ApiError> {
-    let (mut bytes, mut size) = (Vec::new(), 0_usize);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| ApiError::Serialization("the body broke off".into()))?;
-        let Ok(data) = frame.into_data() else { continue };
-        size = size.saturating_add(data.len());
-        if size <= BODY_LIMIT {
-            bytes.extend_from_slice(&data);
-        } else if size > MOST_READ {
-            break;
-        }
-    }
-    if size > BODY_LIMIT {
-        return Err(ApiError::RequestTooLarge(format!("Request must be smaller than {BODY_LIMIT} bytes")));
-    }
-    Ok(bytes)
-}
-
-fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
+pub(super) fn members(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
     if bytes.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
@@ -138,7 +103,7 @@ mod tests {
     #[test]
     fn an_object_or_nothing_is_a_body() {
         let check = |body: &str, expected: Value| {
-            assert_eq!(Value::Object(parse(body.as_bytes()).unwrap()), expected, "{body}");
+            assert_eq!(Value::Object(members(body.as_bytes()).unwrap()), expected, "{body}");
         };
         check("", json!({}));
         check(" \n", json!({}));
@@ -148,7 +113,7 @@ mod tests {
     #[test]
     fn anything_else_is_refused_with_the_reason() {
         let check = |body: &[u8], words: &str| {
-            let error = parse(body).unwrap_err();
+            let error = members(body).unwrap_err();
             assert_eq!(error.code(), "SerializationException");
             assert!(error.message().contains(words), "{}", error.message());
         };

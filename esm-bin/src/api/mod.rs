@@ -12,5 +12,3 @@ pub mod openapi;
 mod query;
 pub mod routes;
 mod shapes;
-
-pub(crate) use self::json::BODY_LIMIT;

@@ -2,7 +2,7 @@
 
 use axum::{
     Extension, Json, Router,
-    body::Body,
+    body::Bytes,
     extract::{Path, RawQuery, Request, State, rejection::PathRejection},
     http::{HeaderName, HeaderValue, Method, StatusCode, Uri},
     middleware::{self, Next},
@@ -45,9 +45,9 @@ pub fn router(plane: ControlPlane) -> Router {
         .with_state(plane)
 }
 
-async fn create(State(plane): State<ControlPlane>, RawQuery(query): RawQuery, body: Body) -> Answer {
+async fn create(State(plane): State<ControlPlane>, RawQuery(query): RawQuery, body: Bytes) -> Answer {
     Query::new(query.as_deref()).end()?;
-    let (spec, tags) = shapes::create(json::members(body).await?)?;
+    let (spec, tags) = shapes::create(json::members(&body)?)?;
     let view = plane.create(spec, tags).await?;
     let subject = Extension(Subject(view.uuid.to_string()));
     Ok((subject, accepted(view.into())).into_response())
@@ -82,10 +82,10 @@ async fn list(State(plane): State<ControlPlane>, RawQuery(query): RawQuery) -> A
     Ok(Json(page).into_response())
 }
 
-async fn update(State(plane): State<ControlPlane>, uuid: Segment, RawQuery(query): RawQuery, body: Body) -> Answer {
+async fn update(State(plane): State<ControlPlane>, uuid: Segment, RawQuery(query): RawQuery, body: Bytes) -> Answer {
     Query::new(query.as_deref()).end()?;
     let uuid = mapping_uuid(uuid)?;
-    let members = json::members(body).await?;
+    let members = json::members(&body)?;
     let view = plane.get(uuid).await?;
     let broker = plane.targets().broker(&view.spec.event_source).ok();
     let changes = shapes::update(members, broker.map(|broker| broker.engine))?;
@@ -103,10 +103,10 @@ async fn tags(State(plane): State<ControlPlane>, resource: Segment, RawQuery(que
     Ok(Json(TagsOf { tags }).into_response())
 }
 
-async fn tag(State(plane): State<ControlPlane>, resource: Segment, RawQuery(query): RawQuery, body: Body) -> Answer {
+async fn tag(State(plane): State<ControlPlane>, resource: Segment, RawQuery(query): RawQuery, body: Bytes) -> Answer {
     Query::new(query.as_deref()).end()?;
     let arn = arn(resource)?;
-    let tags = shapes::tags(json::members(body).await?)?;
+    let tags = shapes::tags(json::members(&body)?)?;
     plane.tag(&arn, tags).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
