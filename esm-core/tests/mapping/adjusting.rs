@@ -51,6 +51,34 @@ async fn more_batches_may_be_in_flight_at_once_and_groups_stay_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn fewer_batches_are_in_flight_once_those_that_are_too_many_have_ended() {
+    let slow = vec![(Duration::from_secs(10), Outcome::Success); 5];
+    let queue = MemoryQueue::new();
+    queue.be_modern();
+    let three = Mapping { maximum_concurrency: 3.try_into().unwrap(), ..batches_of(1) };
+    let mut bench = Bench::start_on(queue, three.clone(), slow);
+    bench.queue.publish(["a", "b", "c", "d", "e"]);
+    let began = bench.next_invocation().await.at;
+    for _ in 0..2 {
+        assert_eq!(bench.next_invocation().await.at, began);
+    }
+
+    bench.supervisor.adjust(batches_of(1));
+
+    for seconds in [10, 20] {
+        assert_eq!(bench.next_invocation().await.at - began, Duration::from_secs(seconds));
+    }
+    sleep(Duration::from_secs(10)).await;
+    bench.supervisor.adjust(three);
+    sleep(Duration::from_secs(1)).await;
+    let widened = Instant::now();
+    bench.queue.publish(["f", "g", "h"]);
+    for _ in 0..3 {
+        assert_eq!(bench.next_invocation().await.at, widened);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_in_flight_ends_by_the_settings_that_it_began_with() {
     let failing = vec![(Duration::from_secs(1), function_error()); 3];
     let old = Mapping { dead_letter: DeadLetter::Broker, ..batches_of(1) };
