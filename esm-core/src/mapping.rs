@@ -231,6 +231,37 @@ impl From<MaximumRetryAttempts> for i64 {
     }
 }
 
+/// How old a message may be, in seconds: -1, which is no bound, or 60 to 604,800.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaximumRecordAge(i32);
+
+impl MaximumRecordAge {
+    /// As a duration, if there is a bound.
+    pub fn limit(self) -> Option<Duration> {
+        u64::try_from(self.0).ok().map(Duration::from_secs)
+    }
+}
+
+/// No age that AWS allows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be -1, or from 60 to 604800, is {0}")]
+pub struct NoRecordAge(i64);
+
+impl TryFrom<i64> for MaximumRecordAge {
+    type Error = NoRecordAge;
+
+    fn try_from(value: i64) -> Result<Self, NoRecordAge> {
+        let allowed = i32::try_from(value).ok().filter(|value| matches!(value, -1 | 60..=604_800));
+        allowed.map(Self).ok_or(NoRecordAge(value))
+    }
+}
+
+impl From<MaximumRecordAge> for i64 {
+    fn from(MaximumRecordAge(value): MaximumRecordAge) -> Self {
+        value.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

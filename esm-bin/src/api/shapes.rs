@@ -468,7 +468,9 @@ impl Settings {
             maximum_retry_attempts: self
                 .maximum_retry_attempts
                 .and_then(|attempts| problems.built("MaximumRetryAttempts", attempts)),
-            maximum_record_age_in_seconds: self.maximum_record_age_in_seconds,
+            maximum_record_age_in_seconds: self
+                .maximum_record_age_in_seconds
+                .and_then(|age| problems.built("MaximumRecordAgeInSeconds", age)),
             on_failure: on_failure.map(|config| config.destination.filter(|arn| !arn.is_empty())),
         }
     }
@@ -586,7 +588,7 @@ impl From<View> for Configuration {
                 .maximum_concurrency
                 .map(|number| ScalingConfig { maximum_concurrency: Some(number.into()) }),
             maximum_retry_attempts: spec.maximum_retry_attempts.map(Into::into),
-            maximum_record_age_in_seconds: spec.maximum_record_age_in_seconds,
+            maximum_record_age_in_seconds: spec.maximum_record_age_in_seconds.map(Into::into),
             bisect_batch_on_function_error: spec.bisect_batch_on_function_error.then_some(true),
             function_response_types: spec.report_batch_item_failures.then_some([BATCH_ITEM_FAILURES]),
             destination_config: spec.on_failure.map(on_failure),
@@ -637,7 +639,7 @@ mod tests {
         spec.report_batch_item_failures = true;
         spec.bisect_batch_on_function_error = true;
         spec.maximum_retry_attempts = Some((-1).try_into().unwrap());
-        spec.maximum_record_age_in_seconds = Some(60);
+        spec.maximum_record_age_in_seconds = Some(60.try_into().unwrap());
         spec.on_failure = Some("arn:aws:mq:eu-west-1:111122223333:queue:b:%2F:dead".into());
         spec
     }

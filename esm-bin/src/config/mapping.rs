@@ -76,7 +76,7 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
     let filter = table.optional("filter_criteria", filter_criteria);
     let tags = table.optional("tags", read_tags);
     let enabled = table.optional("enabled", Entry::boolean);
-    let age = table.optional("maximum_record_age_in_seconds", maximum_age);
+    let age = table.optional("maximum_record_age_in_seconds", Entry::number);
     let on_failure = table.optional("destination_config", destination_config);
     table.not_yet(LATER);
 
@@ -128,14 +128,6 @@ fn read_tags(entry: &Entry<'_>) -> Result<BTreeMap<String, String>, Reported> {
         Err::<(), _>(at_fault.report(words))
     }))
     .map(|_| tags)
-}
-
-/// AWS allows -1, which is no bound, and nothing below a minute otherwise.
-fn maximum_age(entry: &Entry<'_>) -> Result<i64, Reported> {
-    match entry.within::<i64>(-1..=604_800)? {
-        seconds @ (-1 | 60..) => Ok(seconds),
-        seconds => Err(entry.report(format_args!("must be -1, or from 60 to 604800, is {seconds}"))),
-    }
 }
 
 /// The queue for what is given up. None if nothing is named, as clients of AWS send it.

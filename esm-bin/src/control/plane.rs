@@ -11,7 +11,7 @@ use std::{
 
 use esm_core::{
     filter::FilterCriteria,
-    mapping::{BatchSize, BatchingWindow, MaximumConcurrency, MaximumRetryAttempts},
+    mapping::{BatchSize, BatchingWindow, MaximumConcurrency, MaximumRecordAge, MaximumRetryAttempts},
     status::{State, Status},
     store::{Filter, Route, Store, StoreError, StoredMapping},
 };
@@ -158,7 +158,7 @@ pub struct Changes {
     /// `MaximumRetryAttempts`.
     pub maximum_retry_attempts: Option<MaximumRetryAttempts>,
     /// `MaximumRecordAgeInSeconds`.
-    pub maximum_record_age_in_seconds: Option<i64>,
+    pub maximum_record_age_in_seconds: Option<MaximumRecordAge>,
     /// `DestinationConfig.OnFailure.Destination`.
     pub on_failure: Option<Option<String>>,
 }

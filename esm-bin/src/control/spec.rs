@@ -1,12 +1,13 @@
 //! What somebody asked for, in AWS's members, whether in the configuration file or through the API;
 //! and the one place where that meets brokers, functions and secrets and becomes a mapping that runs.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use esm_core::{
     filter::FilterCriteria,
     mapping::{
-        BatchSize, BatchingWindow, DeadLetter, Mapping, MaximumConcurrency, MaximumRetryAttempts, RedeliveryPolicy,
+        BatchSize, BatchingWindow, DeadLetter, Mapping, MaximumConcurrency, MaximumRecordAge, MaximumRetryAttempts,
+        RedeliveryPolicy,
     },
     source::Connect,
 };
@@ -67,9 +68,9 @@ pub struct MappingSpec {
     /// `MaximumRetryAttempts`.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "number")]
     pub maximum_retry_attempts: Option<MaximumRetryAttempts>,
-    /// `MaximumRecordAgeInSeconds`: -1, or 60 to 604,800.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub maximum_record_age_in_seconds: Option<i64>,
+    /// `MaximumRecordAgeInSeconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "number")]
+    pub maximum_record_age_in_seconds: Option<MaximumRecordAge>,
     /// `DestinationConfig.OnFailure.Destination`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<String>,
@@ -333,7 +334,6 @@ pub fn plan(
         virtual_host.as_ref().err().cloned(),
         check_hold(spec, &function, &broker),
         check_concurrency(spec, &read_tags),
-        check_age(spec),
     ];
     violations.extend(checks.into_iter().flatten());
     violations.extend(check_ends(spec, dead_letter));
@@ -451,29 +451,17 @@ fn check_concurrency(spec: &MappingSpec, tags: &Tags) -> Option<Violation> {
     })
 }
 
-/// AWS allows -1, which is no bound, and nothing below a minute otherwise.
-fn check_age(spec: &MappingSpec) -> Option<Violation> {
-    let seconds = spec.maximum_record_age_in_seconds?;
-    let is_allowed = seconds == -1 || (60..=604_800).contains(&seconds);
-    let words = || format!("must be -1, or from 60 to 604800, is {seconds}");
-    (!is_allowed).then(|| Violation::new(Member::MaximumRecordAge, words()))
-}
-
 /// What is given up needs somewhere to go.
 fn check_ends(spec: &MappingSpec, dead_letter: DeadLetter) -> impl Iterator<Item = Violation> {
     let words = "needs somewhere for messages to go that are given up: name a queue as the destination on failure, or give the \
                  queue a dead-letter exchange and say so by the tag esm:dead-letter = \"broker\"";
     [
         (Member::MaximumRetryAttempts, spec.maximum_retry_attempts.and_then(MaximumRetryAttempts::limit).is_some()),
-        (Member::MaximumRecordAge, maximum_age(spec).is_some()),
+        (Member::MaximumRecordAge, spec.maximum_record_age_in_seconds.and_then(MaximumRecordAge::limit).is_some()),
     ]
     .into_iter()
     .filter(move |(_, is_set)| *is_set && dead_letter == DeadLetter::Park)
     .map(move |(member, _)| Violation::new(member, words))
-}
-
-fn maximum_age(spec: &MappingSpec) -> Option<Duration> {
-    u64::try_from(spec.maximum_record_age_in_seconds?).ok().map(Duration::from_secs)
 }
 
 fn redelivery(spec: &MappingSpec, engine: Engine) -> RedeliveryPolicy {
@@ -486,7 +474,7 @@ fn redelivery(spec: &MappingSpec, engine: Engine) -> RedeliveryPolicy {
         maximum_redeliveries: attempts.map_or(default.maximum_redeliveries, MaximumRetryAttempts::limit),
         reports_item_failures: spec.report_batch_item_failures,
         bisects: spec.bisect_batch_on_function_error,
-        maximum_age: maximum_age(spec),
+        maximum_age: spec.maximum_record_age_in_seconds.and_then(MaximumRecordAge::limit),
         ..default
     }
 }
