@@ -2,7 +2,9 @@
 //! counts what the whole program has.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::{env, ffi::OsString, fs, time::Duration};
+mod common;
+
+use std::{env, fs, time::Duration};
 
 use esm_core::invoker::{Invoke as _, Outcome};
 use esm_invoke::{
@@ -12,10 +14,11 @@ use esm_invoke::{
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::common::{LONG, example, settings};
+
 const AT_ONCE: u16 = 4;
 /// What the allocator may keep for itself, in KiB.
 const NOISE: u64 = 4 * 1024;
-const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_invocations_leave_no_process_no_descriptor_and_no_memory_behind() {
@@ -40,7 +43,12 @@ async fn many_invocations_leave_no_process_no_descriptor_and_no_memory_behind() 
 
 /// Invokes functions that succeed, fail, crash, leave, and are given up, in processes that come and go.
 async fn invoke(count: usize) {
-    let function = ProcessInvoker::new(settings());
+    let function = ProcessInvoker::new(ProcessSettings {
+        instances: AT_ONCE.try_into().unwrap(),
+        // Some end for lack of work on the way.
+        idle_timeout: Duration::from_millis(50),
+        ..settings(vec![example("bootstrap")])
+    });
     let invocations = (0..AT_ONCE).map(|place| {
         let numbers = (usize::from(place)..count).step_by(AT_ONCE.into());
         let function = &function;
@@ -92,32 +100,4 @@ impl Kept {
             kib: memory.unwrap().parse().unwrap(),
         }
     }
-}
-
-fn settings() -> ProcessSettings {
-    ProcessSettings {
-        name: "pizza".into(),
-        arn: "arn:aws:lambda:us-east-1:000000000000:function:pizza".into(),
-        command: vec![example("bootstrap")],
-        folder: "/".into(),
-        environment: [("PATH".into(), env::var("PATH").unwrap())].into(),
-        instances: AT_ONCE.try_into().unwrap(),
-        timeout: LONG,
-        start_timeout: LONG,
-        stop_timeout: LONG,
-        // Some end for lack of work on the way.
-        idle_timeout: Duration::from_millis(50),
-        memory_in_mebibytes: None,
-        open_files: None,
-        file_access: None,
-        launcher: vec![example("launch")],
-    }
-}
-
-/// Cargo builds examples before it runs tests, into a folder beside theirs.
-fn example(name: &str) -> OsString {
-    let program = env::current_exe().unwrap();
-    let path = program.parent().unwrap().parent().unwrap().join("examples").join(name);
-    assert!(path.exists(), "{} was not built", path.display());
-    path.into()
 }

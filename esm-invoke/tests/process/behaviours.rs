@@ -8,7 +8,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::bench::{ARN, Client, Log, lives, read, until};
+use crate::{
+    bench::{Client, Log, lives, read, until},
+    common::ARN,
+};
 
 pub(crate) async fn a_result_is_handed_over(client: Client) {
     let function = client.start();

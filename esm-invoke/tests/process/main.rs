@@ -3,6 +3,8 @@
 
 mod behaviours;
 mod bench;
+#[path = "../common/mod.rs"]
+mod common;
 mod pool;
 
 /// Tests that a client's function shows these behaviours.

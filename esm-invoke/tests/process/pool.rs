@@ -10,7 +10,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::bench::{Client, Function, lives, settings, until};
+use crate::{
+    bench::{Client, Function, lives, until},
+    common::settings,
+};
 use esm_invoke::process::{FileAccess, ProcessInvoker, ProcessSettings};
 
 fn shell(script: &str) -> ProcessSettings {
