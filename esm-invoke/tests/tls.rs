@@ -4,8 +4,8 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener},
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener},
     path::PathBuf,
     sync::mpsc,
     thread,
@@ -25,7 +25,7 @@ use openssl::{
     hash::MessageDigest,
     nid::Nid,
     pkey::{PKey, Private},
-    ssl::{SslAcceptor, SslMethod, SslVerifyMode},
+    ssl::{HandshakeError, SslAcceptor, SslMethod, SslVerifyMode},
     x509::{
         X509, X509Name, X509Ref,
         extension::{BasicConstraints, SubjectAlternativeName},
@@ -85,7 +85,17 @@ fn serve(authority: &Certified) -> (SocketAddr, mpsc::Receiver<String>) {
     let (names, who) = mpsc::channel();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let Ok(mut stream) = acceptor.accept(stream.unwrap()) else { continue };
+            let mut stream = match acceptor.accept(stream.unwrap()) {
+                Ok(stream) => stream,
+                Err(HandshakeError::Failure(refused)) => {
+                    // Closed while something is unread, a connection is reset, and the reason is lost on the way.
+                    let mut socket = refused.get_ref();
+                    socket.shutdown(Shutdown::Write).unwrap();
+                    let _ = io::copy(&mut socket, &mut io::sink());
+                    continue;
+                }
+                Err(_) => continue,
+            };
             let name = stream.ssl().peer_certificate().map(|certificate| name(&certificate)).unwrap_or_default();
             let mut request = Vec::new();
             while !request.ends_with(b"{}") {
