@@ -46,7 +46,7 @@ impl Function {
     }
 
     /// Waits until one more invocation may run. Dropping the future gives up the place in the queue.
-    pub(crate) async fn admit(&self, mapping: Uuid, metrics: &MappingMetrics) -> Slot {
+    pub(crate) async fn admit(&self, mapping: Uuid, metrics: &MappingMetrics) -> Slot<'_> {
         let mut is_counted = false;
         loop {
             self.gate.wait().await;
@@ -61,13 +61,14 @@ impl Function {
             };
             // It may have been closed while this one waited for its turn.
             if let Some(pass) = self.gate.try_pass() {
-                return Slot { pass, _place: place };
+                return Slot { gate: &self.gate, pass: Some(pass), _place: place };
             }
         }
     }
 
     /// Invokes the function once. Dropping the future gives the invocation up.
-    pub(crate) async fn invoke(&self, slot: Slot, event: Event, metrics: &MappingMetrics) -> Reply {
+    pub(crate) async fn invoke(&self, mut slot: Slot<'_>, event: Event, metrics: &MappingMetrics) -> Reply {
+        let pass = slot.pass.take();
         let reply = self.run(event).await;
         match &reply.outcome {
             Outcome::Success => metrics.invocations.inc(),
@@ -78,7 +79,9 @@ impl Function {
             Outcome::Throttled { .. } => metrics.throttles.inc(),
             Outcome::Unavailable { .. } | Outcome::TooLarge { .. } | Outcome::NotUsable { .. } => {}
         }
-        self.gate.heed(&reply.outcome, slot.pass);
+        if let Some(pass) = pass {
+            self.gate.heed(&reply.outcome, pass);
+        }
         reply
     }
 
@@ -109,10 +112,21 @@ impl Drop for Executing<'_> {
     }
 }
 
-/// The right to run one invocation. Dropping it gives its place to the next in turn.
-pub(crate) struct Slot {
-    pass: Pass,
+/// The right to run one invocation. Dropping it gives its place to the next in turn, and a probe that was not made
+/// to whoever comes next.
+pub(crate) struct Slot<'a> {
+    gate: &'a Gate,
+    /// `None`: it was made use of.
+    pass: Option<Pass>,
     _place: Place,
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        if self.pass == Some(Pass::Probe) {
+            self.gate.return_probe();
+        }
+    }
 }
 
 /// The reserved concurrency: free places, and who waits for one, round robin by mapping.
@@ -257,6 +271,23 @@ mod tests {
             assert!(event.size() > 1, "an internal error");
             std::future::pending().await
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_is_not_made_is_the_next_ones() {
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let of_mapping = metrics.mapping(&crate::testing::mapping());
+        let timeout = Duration::from_secs(60);
+        let function = Function::new("function".into(), timeout, None, Arc::new(Unsteady), &metrics);
+        function.gate.heed(&Outcome::NotUsable { reason: "404".into() }, Pass::Open);
+        let slot = function.admit(Uuid::nil(), &of_mapping).await;
+        assert_eq!(slot.pass, Some(Pass::Probe));
+        let dropped_at = Instant::now();
+
+        drop(slot);
+
+        let slot = function.admit(Uuid::nil(), &of_mapping).await;
+        assert_eq!((slot.pass, dropped_at.elapsed()), (Some(Pass::Probe), Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

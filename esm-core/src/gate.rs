@@ -64,6 +64,14 @@ impl Gate {
         self.lock().pass(Instant::now())
     }
 
+    /// The probe was not made: there was nothing left to invoke.
+    pub(crate) fn return_probe(&self) {
+        if let Some(next_probe) = &mut self.lock().next_probe {
+            *next_probe = Instant::now();
+        }
+        self.opened.notify_waiters();
+    }
+
     /// Takes note of what became of an invocation.
     pub(crate) fn heed(&self, outcome: &Outcome, pass: Pass) {
         if self.lock().opens(outcome, pass, Instant::now(), fastrand::f64()) {

@@ -57,6 +57,11 @@ impl Groups {
         }
     }
 
+    /// Whether something waited long enough.
+    pub(crate) fn has_released(&self) -> bool {
+        !self.released.is_empty()
+    }
+
     /// The next delivery that need not wait any more.
     pub(crate) fn next_released(&mut self) -> Option<Delivery> {
         self.released.pop_front()

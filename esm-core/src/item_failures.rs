@@ -30,8 +30,10 @@ pub(crate) fn failed(returned: &[u8], deliveries: &[Delivery]) -> Result<Vec<boo
     let names = names(deliveries);
     for Failure { identifier } in failures {
         match names.get(&identifier) {
-            Some(Named::Record(index)) => failed[*index] = true,
-            Some(Named::Several) => return Err(format!("several messages have the messageId {}", shown(&identifier))),
+            Some(named) if named.by_identifier || named.records.len() == 1 => {
+                named.records.iter().for_each(|index| failed[*index] = true);
+            }
+            Some(_) => return Err(format!("several messages have the messageId {}", shown(&identifier))),
             None => return Err(format!("no message of the batch has the itemIdentifier {}", shown(&identifier))),
         }
     }
@@ -51,27 +53,29 @@ fn parse(returned: &[u8]) -> Result<Vec<Failure<'_>>, String> {
     Ok(answer.and_then(|answer| answer.failures).unwrap_or_default())
 }
 
-/// What an identifier stands for.
-enum Named {
-    Record(usize),
-    Several,
+/// What a name stands for.
+#[derive(Default)]
+struct Named {
+    records: Vec<usize>,
+    by_identifier: bool,
 }
 
-/// An `itemIdentifier` names its record whatever message ids senders chose, and a message id where it is the only one
-/// of its kind.
+/// An `itemIdentifier` names its records whatever message ids senders chose, and a message id where it is the only one
+/// of its kind. Records share an identifier where a broker delivers copies of one message.
 fn names(deliveries: &[Delivery]) -> HashMap<Cow<'_, str>, Named> {
-    let mut names = HashMap::with_capacity(deliveries.len());
+    let mut names: HashMap<_, Named> = HashMap::with_capacity(deliveries.len());
     for (index, delivery) in deliveries.iter().enumerate() {
         if let Some(id) = delivery.record.message_id() {
-            let entry = names.entry(unescaped(id)).or_insert(Named::Record(index));
-            if !matches!(entry, Named::Record(first) if *first == index) {
-                *entry = Named::Several;
-            }
+            names.entry(unescaped(id)).or_default().records.push(index);
         }
     }
     for (index, delivery) in deliveries.iter().enumerate() {
         if let Some(identifier) = delivery.record.item_identifier() {
-            names.insert(unescaped(identifier), Named::Record(index));
+            let named = names.entry(unescaped(identifier)).or_default();
+            if !std::mem::replace(&mut named.by_identifier, true) {
+                named.records.clear();
+            }
+            named.records.push(index);
         }
     }
     names
@@ -109,8 +113,15 @@ mod tests {
 
     #[track_caller]
     fn check(returned: &str, expected: Result<&[usize], &str>) {
-        let batch =
-            [delivery("a", ""), delivery(r"b\n", ""), delivery("c", "7"), delivery("7", "8"), delivery("c", "9")];
+        let batch = [
+            delivery("a", ""),
+            delivery(r"b\n", ""),
+            delivery("c", "7"),
+            delivery("7", "8"),
+            delivery("c", "9"),
+            delivery("copy", "copy"),
+            delivery("copy", "copy"),
+        ];
         let failed = failed(returned.as_bytes(), &batch);
         let failed = failed.map(|failed| (0..).zip(failed).filter(|(_, failed)| *failed).map(|(index, _)| index));
         match (failed, expected) {
@@ -146,6 +157,7 @@ mod tests {
         check(&named(&["b\\u000a", "a", "a"]), Ok(&[0, 1]));
         check(&named(&["7"]), Ok(&[2]));
         check(&named(&["8", "9"]), Ok(&[3, 4]));
+        check(&named(&["copy"]), Ok(&[5, 6]));
         check(&named(&["c"]), Err("several messages have the messageId \"c\""));
         check(&named(&["a", "x"]), Err("no message of the batch has the itemIdentifier \"x\""));
         check(&named(&[""]), Err("no message of the batch has the itemIdentifier \"\""));

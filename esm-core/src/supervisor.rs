@@ -116,6 +116,7 @@ async fn keep_running(parts: Parts, source: Arc<dyn Connect>, drain: Cancellatio
         match task.join_next().await {
             Some(Err(cause)) if cause.is_panic() => {
                 error!(%cause, "the mapping failed by an internal error and is started again");
+                parts.metrics.source_connected.set(0);
                 parts.status.problem("an internal error; the mapping is started again");
                 tokio::select! {
                     () = sleep(LONGEST_DELAY) => {}

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::{Finished, Parts};
+use super::{Finished, Parts, Task};
 use crate::{
     batch::Batch,
     destination::{Destination, Letter},
@@ -26,7 +26,7 @@ use crate::{
     invoker::{Outcome, Reply},
     item_failures,
     mapping::{DeadLetter, Mapping, MaximumConcurrency},
-    metrics::DropReason,
+    metrics::{DropReason, MappingMetrics},
     retry::{Attempts, Part, Step, backoff, is_spent, redelivery_delay},
     source::{Consumer, DeadLettered, Delivery, Disposition, Receipt, SourceError, Unusable},
 };
@@ -43,10 +43,10 @@ pub(super) struct Lease {
     pub(super) hold_limit: Option<Duration>,
     /// Where it is kept what messages have been through, if they can be known again.
     pub(super) failures: Option<Arc<Failures>>,
-    /// Cancelled when nothing more may be invoked.
+    /// Cancelled when nothing more may be invoked, since the mapping ends.
     pub(super) drain: CancellationToken,
-    /// Cancelled when nothing more may be invoked a second time, and the broker sends nothing more: what went back
-    /// before would only come again.
+    /// Cancelled when nothing more may be invoked, and the broker sends nothing more: what went back before would only
+    /// come again.
     pub(super) retire: CancellationToken,
     /// Cancelled when the session has ended.
     pub(super) over: CancellationToken,
@@ -83,6 +83,22 @@ impl Place {
 
     fn leave(&mut self) {
         self.permit = None;
+    }
+}
+
+/// Counts a batch for as long as it is worked on, however that ends.
+struct InFlight<'a>(&'a MappingMetrics);
+
+impl<'a> InFlight<'a> {
+    fn begin(metrics: &'a MappingMetrics) -> Self {
+        metrics.in_flight_batches.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight_batches.dec();
     }
 }
 
@@ -205,6 +221,7 @@ enum GivenUp {
 impl Lease {
     pub(super) async fn process(self: Arc<Self>, batch: Batch, mut place: Place) -> Finished {
         let records = batch.len();
+        let _in_flight = InFlight::begin(&self.parts.metrics);
         self.parts.metrics.batch_closed(batch.closed_by, records, self.envelope.event_size(batch.bytes()));
         let (mut left, mut parked) = (records, 0);
         let mut parts = Remaining::new(batch);
@@ -243,7 +260,7 @@ impl Lease {
             left = undecided;
         }
         self.settled(left - parked);
-        Finished { session_number: self.session_number, was_batch: true, parked, ..Finished::default() }
+        Finished { session_number: self.session_number, task: Task::Batch, parked }
     }
 
     /// Gives these up; returns how many are parked by that, or `None` if they come again because the broker could not be
@@ -273,7 +290,7 @@ impl Lease {
     pub(super) async fn give_up_alone(self: Arc<Self>, unusable: Unusable, attempts: u32) -> Finished {
         let parked = usize::from(matches!(self.give_up(&unusable, attempts).await, GivenUp::Parked));
         self.settled(1 - parked);
-        Finished { session_number: self.session_number, parked, ..Finished::default() }
+        Finished { session_number: self.session_number, task: Task::GivingUp, parked }
     }
 
     pub(super) async fn reject(self: Arc<Self>, receipts: Vec<Receipt>) -> Finished {
@@ -284,7 +301,7 @@ impl Lease {
                 self.could_not_tell(error);
             }
         }
-        Finished { session_number: self.session_number, was_rejection: true, ..Finished::default() }
+        Finished { session_number: self.session_number, task: Task::Rejection, parked: 0 }
     }
 
     /// Brings a part on by one invocation, after the delay that it has to wait out.
@@ -307,6 +324,7 @@ impl Lease {
         let slot = tokio::select! {
             biased;
             () = self.over.cancelled() => return self.leave(&work.part),
+            () = self.retire.cancelled() => return self.give_back(&work.part, work.tried).await,
             () = self.drain.cancelled() => return self.give_back_at_the_end(&work.part, work.tried).await,
             () = self.held_too_long(&work.part) => return self.give_back_in_time(&work.part, work.tried).await,
             slot = admitted => slot,
@@ -438,7 +456,7 @@ impl Lease {
         })
     }
 
-    async fn invoke(&self, slot: Slot, part: &Batch) -> Reply {
+    async fn invoke(&self, slot: Slot<'_>, part: &Batch) -> Reply {
         let Parts { function, metrics, .. } = &self.parts;
         let mut invocation = pin!(function.invoke(slot, part.event(&self.envelope), metrics));
         tokio::select! {

@@ -61,7 +61,6 @@ pub(crate) enum End {
 pub(crate) struct Pipeline {
     parts: Parts,
     tasks: JoinSet<Finished>,
-    batches_in_flight: usize,
     /// As many as batches may be in flight.
     places: Arc<Semaphore>,
     session_number: u64,
@@ -72,13 +71,20 @@ pub(crate) struct Pipeline {
 }
 
 /// What a task did with the deliveries that it was given.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Finished {
     session_number: u64,
-    was_batch: bool,
-    /// It acknowledged what no filter accepts, which counts nowhere else.
-    was_rejection: bool,
+    task: Task,
     parked: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    Batch,
+    /// It acknowledged what no filter accepts.
+    Rejection,
+    /// It gave a message up that was in no batch.
+    GivingUp,
 }
 
 /// How a task has ended.
@@ -92,7 +98,6 @@ impl Pipeline {
             places: Arc::new(places),
             parts,
             tasks: JoinSet::new(),
-            batches_in_flight: 0,
             session_number: 0,
             record_size: RecordSize::default(),
             caution: Caution::default(),
@@ -228,14 +233,7 @@ impl Pipeline {
 
     fn note(&mut self, result: Ended) -> Result<Finished, SourceError> {
         self.groups.end(result.as_ref().map_or_else(JoinError::id, |(id, _)| *id));
-        let result = result.map(|(_, finished)| finished);
-        // A task that panicked was a batch's: nothing else can be in doubt.
-        let was_batch = result.as_ref().map_or(true, |finished| finished.was_batch);
-        if was_batch {
-            self.batches_in_flight = self.batches_in_flight.saturating_sub(1);
-            self.parts.metrics.in_flight_batches.dec();
-        }
-        result.map_err(|cause| {
+        result.map(|(_, finished)| finished).map_err(|cause| {
             error!(%cause, "a batch was given up by an internal error; its messages go back to the broker");
             SourceError::Protocol {
                 broker: self.parts.mapping.event_source.clone(),

@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{Instrument, Span, error, info, warn};
 
 use super::{
-    End, Ended, Parts, Pipeline,
+    End, Ended, Parts, Pipeline, Task,
     lease::{Lease, Place, unusable},
 };
 use crate::{
@@ -98,7 +98,13 @@ impl Run<'_> {
                     self.retire().await;
                     return End::Outgrown;
                 }
-                Event::Adjust => self.adjust(),
+                Event::Adjust => {
+                    if self.adjust() {
+                        info!("opening a session, in which what is parked comes again");
+                        self.retire().await;
+                        return End::Outgrown;
+                    }
+                }
                 Event::Rest => self.heed_resting(),
                 Event::Place => self.take_released(),
                 Event::Arrive(arrival) => self.take(arrival),
@@ -142,6 +148,9 @@ impl Run<'_> {
 
     async fn next_event(&mut self) -> Event {
         let (has_place, may_take) = (self.has_place(), self.may_take());
+        if may_take && (self.pipeline.groups.has_released() || !self.set_aside.is_empty()) {
+            return Event::Place; // it came before what arrives
+        }
         let deadline = self.batcher.deadline();
         let window = async {
             match deadline {
@@ -265,9 +274,14 @@ impl Run<'_> {
         }
     }
 
-    /// Goes on with other settings. Batches in flight end by those that they began with.
-    fn adjust(&mut self) {
+    /// Goes on with other settings. Batches in flight end by those that they began with. Returns whether a new
+    /// session is better: messages are parked, and may have somewhere to go now.
+    fn adjust(&mut self) -> bool {
+        let before = self.pipeline.mapping().dead_letter;
         self.pipeline.adopt_settings();
+        if self.parked > 0 && self.pipeline.mapping().dead_letter != before {
+            return true;
+        }
         self.widens_at = Instant::now();
         info!("the settings of the mapping have changed");
         let mut waiting = self.batcher.abandon();
@@ -289,6 +303,7 @@ impl Run<'_> {
             self.reject();
         }
         self.take_released();
+        false
     }
 
     /// Takes what need not wait any more: for its group, or since the settings changed.
@@ -316,8 +331,6 @@ impl Run<'_> {
 
     fn start(&mut self, batch: Batch) {
         self.pipeline.record_size.observe(batch.bytes() / batch.len());
-        self.pipeline.batches_in_flight += 1;
-        self.lease.parts.metrics.in_flight_batches.inc();
         let groups = Groups::of(&batch);
         let task = self.lease.clone().process(batch, Place::new(&self.places)).instrument(Span::current());
         let id = self.pipeline.tasks.spawn(task).id();
@@ -338,12 +351,14 @@ impl Run<'_> {
             self.take_released();
             return Ok(()); // its deliveries went back with its session
         }
-        if finished.was_batch || finished.was_rejection {
-            self.pipeline.caution.reassure();
-        }
-        if finished.was_rejection {
-            self.is_rejecting = false;
-            self.reject();
+        match finished.task {
+            Task::Batch => self.pipeline.caution.reassure(),
+            Task::Rejection => {
+                self.pipeline.caution.reassure();
+                self.is_rejecting = false;
+                self.reject();
+            }
+            Task::GivingUp => {}
         }
         let was_clogged = self.is_clogged();
         self.parked += finished.parked;
@@ -422,7 +437,7 @@ impl Run<'_> {
         untried.sort_unstable();
         info!(
             untried = untried.len(),
-            running = self.pipeline.batches_in_flight,
+            running = self.lease.parts.metrics.in_flight_batches.get(),
             function = self.lease.parts.function.name,
             "draining: what was not tried goes back, what runs is waited for"
         );

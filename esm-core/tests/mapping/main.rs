@@ -323,6 +323,21 @@ async fn parked_messages_pause_the_mapping_when_they_take_more_than_half_the_pre
 }
 
 #[tokio::test(start_paused = true)]
+async fn parked_messages_go_to_the_dead_letter_target_as_soon_as_the_mapping_says_that_there_is_one() {
+    let bench = Bench::start(batches_of(1), []); // a prefetch of two
+    bench.queue.publish_with(["large", "larger"], EVENT_SIZE_LIMIT, None);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.metric("esm_parked_messages", None), 2.0);
+
+    bench.supervisor.adjust(Mapping { dead_letter: DeadLetter::Broker, ..batches_of(1) });
+    sleep(Duration::from_secs(1)).await;
+
+    assert_eq!(bench.queue.dead_letters(), ["large", "larger"]);
+    assert_eq!(bench.metric("esm_parked_messages", None), 0.0);
+    assert_eq!(bench.metric("esm_reconnects_total", None), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_record_that_fits_no_event_goes_to_the_dead_letter_target_if_there_is_one() {
     let mut bench = Bench::start(Mapping { dead_letter: DeadLetter::Broker, ..batches_of(10) }, []);
     bench.queue.publish_with(["large"], EVENT_SIZE_LIMIT, None);
@@ -505,6 +520,26 @@ async fn a_session_whose_login_has_changed_ends_in_good_order_and_another_takes_
     assert_eq!(bench.queue.returned(), [("c".into(), false)]);
     assert_eq!(bench.status().state_transition_reason, "USER_INITIATED");
     assert_eq!(bench.metric("esm_reconnects_total", None), 0.0, "nothing was lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_waits_for_a_function_that_cannot_be_used_does_not_hold_up_the_end_of_its_session() {
+    let not_usable = Outcome::NotUsable { reason: "404".into() };
+    let mut bench = Bench::start(batches_of(1), [at_once(not_usable)]);
+    bench.queue.publish(["a"]);
+    assert_eq!(bench.next_invocation().await.ids, ["a"]);
+    bench.queue.outdate();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.queue.sessions(), 2);
+
+    bench.queue.publish(["b"]);
+    sleep(Duration::from_secs(1)).await;
+    bench.queue.outdate();
+    sleep(Duration::from_secs(1)).await;
+
+    assert!(!bench.was_invoked(), "the next probe is due after a minute");
+    assert_eq!(bench.queue.sessions(), 3, "what waits for the probe went back");
+    assert_eq!([bench.next_invocation().await.ids, bench.next_invocation().await.ids], [["a"], ["b"]]);
 }
 
 #[tokio::test(start_paused = true)]
