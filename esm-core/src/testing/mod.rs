@@ -79,5 +79,6 @@ pub fn delivery(receipt: u64, size: usize) -> Delivery {
         group: None,
         failed: 0,
         original: None,
+        held: None,
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::time::{Duration, timeout};
 
+use crate::memory::Memory;
 use crate::source::{Arrival, Connect, DeadLettered, Delivery, Disposition, Receipt, Session, Terms};
 
 /// Long enough for a real broker on a busy machine.
@@ -132,7 +133,7 @@ pub async fn dead_lettered_deliveries_never_come_again(queue: &dyn QueueUnderTes
 }
 
 async fn connect(queue: &dyn QueueUnderTest, prefetch: u32) -> Session {
-    timeout(PATIENCE, queue.source().connect(Terms { prefetch, alone: false }))
+    timeout(PATIENCE, queue.source().connect(Terms { prefetch, alone: false, memory: Memory::DEFAULT }))
         .await
         .expect("connects in time")
         .expect("connects")
@@ -151,6 +152,7 @@ fn delivery(arrival: Arrival) -> Delivery {
     match arrival {
         Arrival::Delivery(delivery) => delivery,
         Arrival::Unusable(unusable) => panic!("no record could be made: {}", unusable.cause),
+        Arrival::Surplus(_) => panic!("there was no memory for it"),
     }
 }
 

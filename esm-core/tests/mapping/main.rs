@@ -23,7 +23,7 @@ use esm_core::{
     metrics::Metrics,
     source::SourceError,
     status::Status,
-    supervisor::Supervisor,
+    supervisor::{Conditions, Supervisor},
     testing::{Invocation, MemoryQueue, ScriptedFunction, mapping},
 };
 use prometheus::Registry;
@@ -73,7 +73,7 @@ impl Bench {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).expect("registers");
         let function = function.into_function(&metrics);
-        let mut supervisor = Supervisor::new(metrics);
+        let mut supervisor = Supervisor::new(metrics, Conditions::default());
         let status = supervisor.start(mapping, Arc::new(queue.clone()), function);
         Self { queue, invocations, supervisor, status, registry }
     }
@@ -528,7 +528,7 @@ async fn mappings_share_a_functions_reserved_concurrency_in_turn() {
     let script = vec![(Duration::from_secs(1), Outcome::Success); 6];
     let (function, mut invocations) = ScriptedFunction::new(script);
     let function = Arc::new(Function::new("f".into(), Duration::from_secs(60), Some(1), function, &metrics));
-    let mut supervisor = Supervisor::new(metrics);
+    let mut supervisor = Supervisor::new(metrics, Conditions::default());
     let queues = [MemoryQueue::new(), MemoryQueue::new()];
     for (index, queue) in queues.iter().enumerate() {
         let uuid = uuid::Uuid::from_u128(index as u128);
