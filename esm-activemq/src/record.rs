@@ -114,6 +114,7 @@ impl RecordEncoder {
                 failed: 0,
                 age: message.map(age).unwrap_or_default(),
                 original: None,
+                held: None,
             }),
             Err(Unfit { reason, cause }) => Arrival::Unusable(Unusable {
                 receipt,
@@ -122,6 +123,7 @@ impl RecordEncoder {
                 reason,
                 cause,
                 original: None,
+                held: None,
             }),
         }
     }
@@ -211,7 +213,7 @@ fn type_name(kind: MessageKind) -> &'static str {
 }
 
 /// The bytes that a message is counted with when no record can be made of it.
-fn size(message: &Message) -> usize {
+pub(crate) fn size(message: &Message) -> usize {
     [&message.content, &message.marshalled_properties].into_iter().flatten().map(bytes::Bytes::len).sum()
 }
 

@@ -99,6 +99,11 @@ impl Hand {
         self.0.is_over.load(Ordering::Relaxed)
     }
 
+    /// What its deliveries take now.
+    pub(crate) fn held(&self) -> usize {
+        self.0.held.load(Ordering::Relaxed)
+    }
+
     /// Waits until there was no room for a delivery. May be dropped half-way; tells it once.
     pub(crate) async fn went_over(&self) {
         self.0.went_over.notified().await;

@@ -315,7 +315,7 @@ mod tests {
         let mapping = crate::testing::mapping();
 
         let handles = metrics.mapping(&mapping);
-        assert_eq!(registry.gather().len(), 18);
+        assert_eq!(registry.gather().len(), 19);
 
         drop(handles);
         assert!(registry.gather().is_empty());

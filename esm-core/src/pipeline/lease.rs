@@ -409,14 +409,14 @@ impl Lease {
         metrics.failed_invoke.inc_by(failed.len() as u64);
         failed.note_failure();
         let spent = failed.take_spent(|failures| is_spent(failures - 1, policy));
-        let succeeded = std::mem::replace(&mut work.part, failed);
+        let mut succeeded = std::mem::replace(&mut work.part, failed);
         if self.over.is_cancelled() {
             debug!(records, "an invocation outlived its session and settles nothing");
             self.remember(&spent);
             return self.leave(&work.part);
         }
         if !succeeded.is_empty()
-            && let Err(error) = self.ack(&succeeded).await
+            && let Err(error) = self.ack(&mut succeeded).await
         {
             self.remember(&spent);
             self.remember(work.part.deliveries());
@@ -551,7 +551,8 @@ impl Lease {
     }
 
     /// Acknowledges what the function has processed.
-    async fn ack(&self, part: &Batch) -> Result<(), SourceError> {
+    async fn ack(&self, part: &mut Batch) -> Result<(), SourceError> {
+        part.release_memory(); // before the broker lends more
         self.consumer.settle(&part.receipts(), Disposition::Ack).await?;
         if part.most_failed() > 0 {
             self.forget(part.deliveries());

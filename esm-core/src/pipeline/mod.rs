@@ -153,7 +153,6 @@ impl Pipeline {
         drain: &CancellationToken,
     ) -> End {
         self.session_number += 1;
-        self.sizes.begin_session();
         let Session {
             deliveries,
             consumer,
@@ -205,6 +204,7 @@ impl Pipeline {
             set_aside: VecDeque::new(),
             rejected: Vec::new(),
             surplus: Vec::new(),
+            is_stopped: false,
             is_rejecting: false,
             batcher,
             prefetch: prefetch as usize,
@@ -222,6 +222,7 @@ impl Pipeline {
             run.lease.over.cancel();
             run.lease.consumer.close().await;
         }
+        run.pipeline.sizes.end_session();
         end
     }
 

@@ -68,6 +68,8 @@ pub(super) struct Run<'a> {
     pub(super) rejected: Vec<Receipt>,
     /// Deliveries for which there was no memory.
     pub(super) surplus: Vec<Receipt>,
+    /// The broker was asked to send nothing more, since there was no memory.
+    pub(super) is_stopped: bool,
     /// Some are being acknowledged now; so further ones gather meanwhile.
     pub(super) is_rejecting: bool,
     pub(super) batcher: Batcher,
@@ -103,8 +105,9 @@ impl Run<'_> {
                     return End::Outgrown;
                 }
                 Event::Overflow => {
-                    self.retire().await;
-                    return End::Outgrown;
+                    if let Err(error) = self.stop_lending().await {
+                        return End::Lost(self.cause_of_loss(error).await);
+                    }
                 }
                 Event::Share => {}
                 Event::Adjust => self.adjust(),
@@ -125,8 +128,26 @@ impl Run<'_> {
             {
                 return End::Lost(self.cause_of_loss(error).await);
             }
+            if self.is_exhausted() {
+                self.close(ClosedBy::Credit);
+                self.pipeline.sizes.count_unfit();
+                self.retire().await;
+                return End::Outgrown;
+            }
             self.close_without_credit();
         }
+    }
+
+    /// Has nothing more sent, since there is no memory for it. What has arrived before is still worked on.
+    async fn stop_lending(&mut self) -> Result<(), SourceError> {
+        self.is_stopped = true;
+        self.lease.consumer.cancel().await
+    }
+
+    /// Whether the broker was stopped, and there is nothing more to take.
+    fn is_exhausted(&self) -> bool {
+        let is_at_end = || self.deliveries.is_closed() && self.deliveries.is_empty();
+        self.is_stopped && (!self.surplus.is_empty() || is_at_end())
     }
 
     async fn change_terms(&mut self, terms: Terms) -> Result<(), SourceError> {
@@ -143,7 +164,8 @@ impl Run<'_> {
     fn has_outgrown_its_terms(&self, better: u32) -> bool {
         let now = self.terms.prefetch;
         let lending = self.pipeline.lending(self.prefetch_limit);
-        lending.is_worth_changing(now, better) && (better < now || self.in_hand() <= now)
+        let has_room = || self.in_hand() <= now && self.hand.held() <= lending.share / 2;
+        !self.is_stopped && lending.is_worth_changing(now, better) && (better < now || has_room())
     }
 
     /// The deliveries that are not settled, but for those that wait for their acknowledgement without a batch.
@@ -169,7 +191,7 @@ impl Run<'_> {
             biased; // shed work before taking more
             () = self.lease.drain.cancelled() => Event::Drain,
             Some(result) = self.pipeline.tasks.join_next_with_id() => Event::Finish(result),
-            lost = &mut self.lost => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
+            lost = &mut self.lost, if !self.is_stopped => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
             Ok(()) = self.trouble.changed() => Event::Trouble,
             () = &mut self.outdated => Event::Outdate,
             () = self.hand.went_over() => Event::Overflow,
@@ -221,7 +243,10 @@ impl Run<'_> {
             taken += 1;
             match arrival {
                 Arrival::Delivery(delivery) => {
-                    self.pipeline.sizes.see(delivery.record.size());
+                    match delivery.record.size() {
+                        size @ EVENT_SIZE_LIMIT.. => self.pipeline.sizes.see_unfit(size),
+                        size => self.pipeline.sizes.see(size),
+                    }
                     if self.sieve.passes(&delivery.record) {
                         self.lease.unsettled.fetch_add(1, Ordering::Relaxed);
                         self.offer(delivery);
@@ -231,7 +256,7 @@ impl Run<'_> {
                 }
                 Arrival::Surplus(receipt) => self.surplus.push(receipt),
                 Arrival::Unusable(unusable) => {
-                    self.pipeline.sizes.see(unusable.size);
+                    self.pipeline.sizes.see_unfit(unusable.size);
                     self.lease.unsettled.fetch_add(1, Ordering::Relaxed);
                     self.give_up(unusable, 0);
                 }
@@ -446,10 +471,7 @@ impl Run<'_> {
         let mut surplus = std::mem::take(&mut self.surplus);
         while let Some(arrival) = self.deliveries.recv().await {
             untried.push(match arrival {
-                Arrival::Delivery(delivery) => {
-                    self.pipeline.sizes.see(delivery.record.size());
-                    delivery.receipt
-                }
+                Arrival::Delivery(delivery) => delivery.receipt,
                 Arrival::Unusable(unusable) => unusable.receipt,
                 Arrival::Surplus(receipt) => {
                     surplus.push(receipt);
@@ -457,7 +479,6 @@ impl Run<'_> {
                 }
             });
         }
-        self.pipeline.sizes.end_sample();
         if self.hand.is_over() {
             self.lease.parts.metrics.surplus.inc_by(surplus.len() as u64);
             warn!(

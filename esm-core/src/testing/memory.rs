@@ -50,6 +50,8 @@ struct Inner {
     destination: Option<Arc<dyn Destination>>,
     session: Option<Open>,
     sessions: u64,
+    /// The most bytes of padding that were lent at once.
+    most_bytes: usize,
 }
 
 struct Open {
@@ -59,6 +61,7 @@ struct Open {
     next_receipt: u64,
     hand: Hand,
     unsettled: BTreeMap<u64, Message>,
+    bytes: usize,
     deliveries: Option<mpsc::Sender<Arrival>>,
     lost: oneshot::Sender<SourceError>,
     trouble: watch::Sender<Option<SourceError>>,
@@ -285,6 +288,11 @@ impl MemoryQueue {
         self.lock().session.as_ref().is_some_and(|session| session.alone)
     }
 
+    /// The most bytes of padding that were lent at once.
+    pub fn most_bytes(&self) -> usize {
+        self.lock().most_bytes
+    }
+
     /// How many sessions were opened.
     pub fn sessions(&self) -> u64 {
         self.lock().sessions
@@ -314,6 +322,8 @@ impl Inner {
                 },
                 arrival => arrival,
             };
+            session.bytes += message.padding;
+            self.most_bytes = self.most_bytes.max(session.bytes);
             session.unsettled.insert(session.next_receipt, message);
             deliveries.try_send(arrival).expect("the channel holds the prefetch");
         }
@@ -343,7 +353,9 @@ impl Inner {
             return Err(error);
         }
         for receipt in receipts {
-            let message = self.session(number)?.unsettled.remove(&receipt.0).expect("a receipt is settled once");
+            let session = self.session(number)?;
+            let message = session.unsettled.remove(&receipt.0).expect("a receipt is settled once");
+            session.bytes -= message.padding;
             match how {
                 Disposition::Ack => self.acked.push(message.id),
                 Disposition::Expire => self.expired.push(message.id),
@@ -364,7 +376,9 @@ impl Inner {
         if self.destroys_dead_letters {
             return Ok(DeadLettered::NoTarget { why: "it would be destroyed".into() });
         }
-        let message = self.session(number)?.unsettled.remove(&receipt.0).expect("a receipt is settled once");
+        let session = self.session(number)?;
+        let message = session.unsettled.remove(&receipt.0).expect("a receipt is settled once");
+        session.bytes -= message.padding;
         self.dead_letters.push((message.id, cause.into()));
         self.lend();
         Ok(DeadLettered::Taken)
@@ -405,6 +419,7 @@ impl Connect for MemoryQueue {
             next_receipt: 0,
             hand: hand.clone(),
             unsettled: BTreeMap::new(),
+            bytes: 0,
             deliveries: Some(sender),
             lost: lost_sender,
             trouble: trouble_sender,

@@ -397,10 +397,11 @@ async fn a_drain_says_what_was_tried() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_behind_a_part_that_went_back_goes_back_too() {
-    // Records so large that the session is ended at once, for one with a smaller prefetch.
     let script = [at_once(Outcome::TooLarge { reason: "413".into() }), at_once(function_error())];
     let mut bench = Bench::start(batches_of(100), script);
-    bench.queue.publish_with(["a", "b"], EVENT_SIZE_LIMIT / 3, None);
+    bench.queue.publish(["a", "b"]);
+    sleep(Duration::from_secs(1)).await; // the window, and half of the delay after the failure
+    bench.queue.outdate();
     sleep(Duration::from_secs(60)).await;
     let ids: Vec<_> = bench.invocations_so_far().into_iter().map(|invocation| invocation.ids.concat()).collect();
     assert_eq!(ids, ["ab", "a", "ab"]);

@@ -185,10 +185,7 @@ fn what_this_build_does_not_act_on_is_refused() {
         "metrics_config = {}",
         &["event_source_mappings[0].metrics_config: this build does not act on it yet"],
     );
-    for (table, key) in [
-        ("[server]", "memory_limit_in_mebibytes = 64"),
-        ("[brokers.b]", "delivery_limit = 20\nengine = \"rabbitmq\"\nendpoints = [\"amqp://h\"]"),
-    ] {
+    for (table, key) in [("[brokers.b]", "delivery_limit = 20\nengine = \"rabbitmq\"\nendpoints = [\"amqp://h\"]")] {
         let found = problems(&format!("{table}\n{key}\n"));
         assert!(matches!(found.as_slice(), [one] if one.contains("does not act on")), "{key}: {found:?}");
     }
