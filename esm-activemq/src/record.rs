@@ -407,7 +407,7 @@ mod tests {
     fn delivery(message: Message, now: Instant) -> Delivery {
         match arrival(message, now) {
             Arrival::Delivery(delivery) => delivery,
-            Arrival::Unusable(unusable) => panic!("{unusable:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -471,7 +471,7 @@ mod tests {
                 assert_eq!(unusable.reason, DropReason::MessageType);
                 assert_eq!(unusable.cause, "it is a jms/map-message: only text and bytes messages can be events");
             }
-            Arrival::Delivery(delivery) => panic!("{delivery:?}"),
+            other => panic!("{other:?}"),
         }
     }
 }

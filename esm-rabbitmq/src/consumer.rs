@@ -113,11 +113,22 @@ impl RabbitConsumer {
     /// In this order, since a queue may delete itself, or go to somebody else, once nobody reads it.
     async fn succeed(&self, prefetch: u16) -> Result<(), SourceError> {
         let mut consuming = self.consuming.lock().await;
-        let (next, messages) = consuming.succeed(&self.channel, prefetch, &self.place).await?;
+        let next = self.open_after(&consuming, prefetch).await?;
+        let before = std::mem::replace(&mut *consuming, next);
+        before.end(&self.channel, &self.place).await?;
+        // A classic queue with a single active consumer makes the next one active, and sends it nothing until something
+        // else happens there. A further consumer is enough.
+        let visitor = self.open_after(&consuming, 1).await?;
+        visitor.end(&self.channel, &self.place).await?;
+        consuming.number = visitor.number;
+        Ok(())
+    }
+
+    async fn open_after(&self, before: &Consuming, prefetch: u16) -> Result<Consuming, SourceError> {
+        let (next, messages) = before.succeed(&self.channel, prefetch, &self.place).await?;
         // A reader that has ended says why by itself.
         let _ = self.successors.send(messages).await;
-        let before = std::mem::replace(&mut *consuming, next);
-        before.end(&self.channel, &self.place).await
+        Ok(next)
     }
 
     /// The client queues a frame when its future is first polled, which is in this order here;
@@ -135,7 +146,7 @@ pub(crate) struct Consuming {
     /// What the first one was called.
     name: String,
     tag: ShortString,
-    /// How many came before it.
+    /// The number of the last one that was opened.
     number: u32,
 }
 
