@@ -153,11 +153,10 @@ impl Consumer for ActiveMqConsumer {
         Ok(dead_lettered)
     }
 
-    async fn set_prefetch(&self, prefetch: u32) -> Result<bool, SourceError> {
+    async fn set_prefetch(&self, prefetch: u32) -> Result<(), SourceError> {
         let prefetch = on_the_wire(prefetch);
         lock(&self.lending).prefetch_set(prefetch);
-        self.consumer.set_prefetch(prefetch).await.map_err(|error| self.place.explain(&error))?;
-        Ok(true)
+        self.consumer.set_prefetch(prefetch).await.map_err(|error| self.place.explain(&error))
     }
 
     async fn cancel(&self) -> Result<(), SourceError> {

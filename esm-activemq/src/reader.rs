@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use esm_core::{
     destination::Original,
+    memory::Hand,
     metrics::DropReason,
-    source::{Arrival, SourceError, Unusable},
+    source::{Arrival, Delivery, SourceError, Unusable},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -18,14 +19,16 @@ use crate::{
     consumer::{Lending, lock},
     dead_letters,
     errors::Place,
+    ledger::Fate,
     openwire::{DispatchHead, MessageDispatch},
-    record::RecordEncoder,
+    record::{RecordEncoder, size},
 };
 
 pub(crate) struct Reader {
     pub(crate) encoder: RecordEncoder,
     /// `None` once the consumer has ended.
     pub(crate) deliveries: Option<mpsc::Sender<Arrival>>,
+    pub(crate) hand: Hand,
     pub(crate) lost: Option<oneshot::Sender<SourceError>>,
     pub(crate) lending: Arc<Mutex<Lending>>,
     pub(crate) dead_letter_queue: String,
@@ -71,16 +74,26 @@ impl ConsumerEvents for Reader {
         let Some(message_id) = &message.message_id else {
             return self.broke_its_word("it lent a message without an id");
         };
-        let fate = dead_letters::fate(dispatch.destination.as_ref(), message, &self.dead_letter_queue);
-        let receipt = lock(&self.lending).arrived(message_id, fate);
-        let mut arrival = self.encoder.arrival(&dispatch, receipt, Instant::now());
-        if self.keeps_originals {
-            let original = Some(Original::new(message.clone()));
-            match &mut arrival {
-                Arrival::Delivery(delivery) => delivery.original = original,
-                Arrival::Unusable(unusable) => unusable.original = original,
-            }
+        if self.hand.is_over() {
+            let receipt = lock(&self.lending).arrived(message_id, Fate::Kept); // and it goes back
+            return self.arrive(Arrival::Surplus(receipt));
         }
+        let fate = dead_letters::fate(dispatch.destination.as_ref(), message, &self.dead_letter_queue);
+        let is_kept = self.keeps_originals || matches!(fate, Fate::Dropped(_));
+        let kept = if is_kept { size(message) } else { 0 };
+        let receipt = lock(&self.lending).arrived(message_id, fate);
+        let original = self.keeps_originals.then(|| Original::new(message.clone()));
+        let arrival = match self.encoder.arrival(&dispatch, receipt, Instant::now()) {
+            Arrival::Delivery(delivery) => match self.hand.take(delivery.record.size() + kept) {
+                Some(held) => Arrival::Delivery(Delivery { original, held: Some(held), ..delivery }),
+                None => Arrival::Surplus(receipt),
+            },
+            Arrival::Unusable(unusable) => match self.hand.take(kept) {
+                Some(held) => Arrival::Unusable(Unusable { original, held: Some(held), ..unusable }),
+                None => Arrival::Surplus(receipt),
+            },
+            surplus @ Arrival::Surplus(_) => surplus,
+        };
         self.arrive(arrival);
     }
 
@@ -103,7 +116,15 @@ impl ConsumerEvents for Reader {
         };
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let message_id = Some(message_id.to_string());
-        self.arrive(Arrival::Unusable(Unusable { receipt, message_id, size, reason, cause, original: None }));
+        self.arrive(Arrival::Unusable(Unusable {
+            receipt,
+            message_id,
+            size,
+            reason,
+            cause,
+            original: None,
+            held: None,
+        }));
     }
 
     fn prefetch_set(&mut self, prefetch: i32) {

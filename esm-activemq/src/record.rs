@@ -114,6 +114,7 @@ impl RecordEncoder {
                 failed: 0,
                 age: message.map(age).unwrap_or_default(),
                 original: None,
+                held: None,
             }),
             Err(Unfit { reason, cause }) => Arrival::Unusable(Unusable {
                 receipt,
@@ -122,6 +123,7 @@ impl RecordEncoder {
                 reason,
                 cause,
                 original: None,
+                held: None,
             }),
         }
     }
@@ -211,7 +213,7 @@ fn type_name(kind: MessageKind) -> &'static str {
 }
 
 /// The bytes that a message is counted with when no record can be made of it.
-fn size(message: &Message) -> usize {
+pub(crate) fn size(message: &Message) -> usize {
     [&message.content, &message.marshalled_properties].into_iter().flatten().map(bytes::Bytes::len).sum()
 }
 
@@ -405,7 +407,7 @@ mod tests {
     fn delivery(message: Message, now: Instant) -> Delivery {
         match arrival(message, now) {
             Arrival::Delivery(delivery) => delivery,
-            Arrival::Unusable(unusable) => panic!("{unusable:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -469,7 +471,7 @@ mod tests {
                 assert_eq!(unusable.reason, DropReason::MessageType);
                 assert_eq!(unusable.cause, "it is a jms/map-message: only text and bytes messages can be events");
             }
-            Arrival::Delivery(delivery) => panic!("{delivery:?}"),
+            other => panic!("{other:?}"),
         }
     }
 }

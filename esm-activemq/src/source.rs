@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex, atomic::AtomicBool};
 
 use async_trait::async_trait;
-use esm_core::source::{Connect, Session, SourceError, Terms};
+use esm_core::{
+    memory::Hand,
+    source::{Connect, Session, SourceError, Terms},
+};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
@@ -61,7 +64,9 @@ impl Connect for ActiveMqSource {
         let prefetch = on_the_wire(terms.prefetch.min(PREFETCH_LIMIT));
         let waker = Arc::new(Notify::new());
         let lending = Arc::new(Mutex::new(Lending::new(prefetch, waker.clone())));
+        let hand = Hand::new(terms.memory);
         let reader = Reader {
+            hand: hand.clone(),
             encoder: RecordEncoder::new(*profile).with_item_identifiers(*item_identifiers),
             deliveries: Some(sender),
             lost: Some(lost_sender),
@@ -82,6 +87,7 @@ impl Connect for ActiveMqSource {
         let waking = keep_waking(consumer.clone(), lending.clone(), waker).in_current_span();
         Ok(Session {
             deliveries,
+            hand,
             lost,
             trouble,
             outdated: Box::pin({

@@ -80,5 +80,6 @@ suite!(
     deliveries_keep_the_queues_order,
     drained_deliveries_come_again,
     no_more_than_the_prefetch_is_lent,
+    another_prefetch_hands_nothing_back_and_keeps_the_order,
     dead_lettered_deliveries_never_come_again,
 );

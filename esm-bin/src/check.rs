@@ -20,13 +20,16 @@ maximum_retry_attempts changes that";
 
 /// The plan of every mapping, then the warnings, line by line.
 pub fn plan(config: &Config) -> Vec<String> {
-    let mut lines: Vec<String> = config.mappings.iter().flat_map(mapping_plan).collect();
+    let share = config.share_of_memory();
+    let mut lines: Vec<String> = config.mappings.iter().flat_map(|mapping| mapping_plan(mapping, share)).collect();
     lines.extend(config.warnings.iter().map(|warning| format!("warning: {warning}")));
+    let (limit, share) = (mebibytes(config.server.memory_limit), mebibytes(share));
+    lines.push(format!("memory: {limit} for messages in hand, {share} of them for each enabled mapping of the file"));
     lines.push(format!("no problems; would listen on {}", config.server.listen));
     lines
 }
 
-fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
+fn mapping_plan(configured: &ConfiguredMapping, share: usize) -> Vec<String> {
     let ConfiguredMapping { key, spec, tags, planned } = configured;
     let Planned { mapping, virtual_host, broker, function, source, .. } = &**planned;
     let state = if spec.enabled { "" } else { " (disabled, not started)" };
@@ -52,7 +55,8 @@ fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
         format!("close at {records} records, {window:?} after the first, or below {EVENT_SIZE_LIMIT} bytes"),
     );
     line("concurrency", concurrency(mapping.maximum_concurrency.get()));
-    line("prefetch", format!("{} messages", mapping.prefetch(source.prefetch_limit(), 0)));
+    let (prefetch, budget) = (mapping.prefetch(source.prefetch_limit(), 0, share), mapping.budget(share));
+    line("prefetch", format!("{prefetch} messages, or {} of larger ones", mebibytes(budget)));
     line("retries", retries(mapping.redelivery));
     if mapping.redelivery.reports_item_failures {
         line("", "only what the function names in batchItemFailures; the rest of a batch is acknowledged".into());
@@ -78,6 +82,11 @@ fn mapping_plan(configured: &ConfiguredMapping) -> Vec<String> {
         line("warning", words.into());
     }
     lines
+}
+
+fn mebibytes(bytes: usize) -> String {
+    let tenths = bytes / (1024 * 1024 / 10);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
 fn retries(policy: RedeliveryPolicy) -> String {

@@ -24,3 +24,4 @@ pub mod mappings;
 pub mod secrets;
 pub mod serve;
 mod signals;
+mod unclean_end;

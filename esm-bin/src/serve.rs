@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use esm_core::metrics::Metrics;
+use esm_core::{metrics::Metrics, supervisor::Conditions};
 use futures_util::future::join_all;
 use prometheus::{Registry, process_collector::ProcessCollector};
 use tokio::{net::TcpListener, task::JoinError, time::timeout};
@@ -18,6 +18,7 @@ use crate::{
     http::{self, Shared},
     listener,
     signals::{Asked, Signals},
+    unclean_end::Marker,
 };
 
 /// What a drain takes beside the longest invocation.
@@ -71,6 +72,7 @@ pub async fn run(config: Config, reload: Reload<'_>) -> anyhow::Result<End> {
 pub struct Service {
     address: SocketAddr,
     server: Server,
+    marker: Marker,
     draining: CancellationToken,
     plane: ControlPlane,
     reconciler: AbortOnDropHandle<()>,
@@ -90,18 +92,25 @@ impl Service {
         error_about(unreadable_secrets);
         warn_of(warnings);
 
+        let marker = Marker::leave(&server.data_dir).context("server.data_dir: cannot leave a file there")?;
+        if marker.was_there {
+            warn!(
+                "esm has not ended in good order; what it was lent by RabbitMQ then is taken one batch at a time first"
+            );
+        }
         let registry = Registry::new();
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let metrics = Metrics::register(&registry)?;
         let plane = ControlPlane::new(Arc::new(store), targets, mappings);
+        let conditions = Conditions { memory_limit: server.memory_limit, after_unclean_end: marker.was_there };
         let (draining, http_end) = (CancellationToken::new(), CancellationToken::new());
-        let reconciler = Reconciler::begin(plane.clone(), metrics).await?;
+        let reconciler = Reconciler::begin(plane.clone(), metrics, conditions).await?;
         let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciler.run(draining.clone())));
         let control = access::guard(routes::router(plane.clone()), server.access.clone());
         let shared = Shared { registry, plane: plane.clone(), draining: draining.clone() };
         let http = listener::serve(listener, server.tls.clone(), http::router(shared, control), http_end.clone());
         let http = AbortOnDropHandle::new(tokio::spawn(http));
-        Ok(Self { address, server, draining, plane, reconciler, http_end, http })
+        Ok(Self { address, server, marker, draining, plane, reconciler, http_end, http })
     }
 
     /// Where it listens.
@@ -162,7 +171,13 @@ impl Service {
         self.http_end.cancel();
         // Whoever keeps a request open for longer has no answer coming.
         let _ = timeout(HTTP_END, self.http).await;
-        if in_time { End::Drained } else { End::Late }
+        if !in_time {
+            return End::Late;
+        }
+        if let Err(error) = self.marker.remove() {
+            warn!(%error, "the end in good order cannot be noted; the next start takes care as after another one");
+        }
+        End::Drained
     }
 }
 

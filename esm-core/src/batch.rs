@@ -67,6 +67,13 @@ impl Batch {
         std::mem::take(&mut self.deliveries)
     }
 
+    /// What it takes is about to be free.
+    pub(crate) fn release_memory(&mut self) {
+        for delivery in &mut self.deliveries {
+            delivery.held = None;
+        }
+    }
+
     /// The bytes of its records, each with its comma.
     pub fn bytes(&self) -> usize {
         self.deliveries.iter().map(|delivery| delivery.record.size()).sum()

@@ -2,7 +2,7 @@
 //! batches, when a batch is retried, and how one mapping and many are kept running.
 //!
 //! Reading order: [`mapping`] (what is asked for), [`event`] and [`batch`] (data on its way to a
-//! function), [`filter`] (what never gets there), [`source`] with [`credentials`] and [`invoker`] (the
+//! function), [`filter`] (what never gets there), [`memory`] (how much is in hand), [`source`] with [`credentials`] and [`invoker`] (the
 //! seams to brokers and functions), [`function`] (one function shared by mappings), [`retry`] (what an outcome
 //! means), `pipeline` (one session of one mapping), [`supervisor`] (mappings through connections
 //! lost and found), [`status`] and [`metrics`] (what people see), [`store`] (the seam to what keeps
@@ -21,6 +21,7 @@ pub mod invoker;
 mod item_failures;
 pub mod json;
 pub mod mapping;
+pub mod memory;
 pub mod metrics;
 mod pipeline;
 pub mod retry;

@@ -32,12 +32,19 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// The bytes of deliveries that the mapping makes use of, with such a share of the memory: as many full events as
+    /// it has batches in flight and one filling, and at most half the share, since sizes vary.
+    pub fn budget(&self, share: usize) -> usize {
+        let batches = usize::from(self.maximum_concurrency.get()) + 1;
+        (batches * EVENT_SIZE_LIMIT).min(share / 2)
+    }
+
     /// The unsettled deliveries that keep `MaximumConcurrency` batches in flight and one filling,
-    /// if records of this size (0: not yet known) fit into the memory that as many full events need.
-    pub fn prefetch(&self, limit: u32, record_size: usize) -> u32 {
+    /// if records of this size (0: not yet known) fit into the mapping's budget.
+    pub fn prefetch(&self, limit: u32, record_size: usize, share: usize) -> u32 {
         let batches = u64::from(self.maximum_concurrency.get()) + 1;
         let wanted = batches * u64::from(self.batch_size.get());
-        let fitting = batches * EVENT_SIZE_LIMIT as u64 / record_size.max(1) as u64;
+        let fitting = self.budget(share) as u64 / record_size.max(1) as u64;
         u32::try_from(wanted.min(fitting)).unwrap_or(u32::MAX).clamp(1, limit)
     }
 
@@ -265,6 +272,7 @@ impl From<MaximumRecordAge> for i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Memory;
 
     fn mapping(batch_size: i64, concurrency: i64) -> Mapping {
         Mapping {
@@ -284,7 +292,7 @@ mod tests {
     #[test]
     fn prefetch_keeps_every_batch_in_flight_and_one_filling() {
         let check = |batch_size, concurrency, expected| {
-            assert_eq!(mapping(batch_size, concurrency).prefetch(65_535, 0), expected);
+            assert_eq!(mapping(batch_size, concurrency).prefetch(65_535, 0, Memory::DEFAULT), expected);
         };
         check(1, 1, 2);
         check(100, 1, 200);
@@ -295,7 +303,9 @@ mod tests {
 
     #[test]
     fn prefetch_stays_within_the_memory_of_full_events() {
-        let check = |record_size, expected| assert_eq!(mapping(100, 1).prefetch(65_535, record_size), expected);
+        let check = |record_size, expected| {
+            assert_eq!(mapping(100, 1).prefetch(65_535, record_size, Memory::DEFAULT), expected);
+        };
         check(1_000, 200);
         check(1024 * 1024, 12);
         check(EVENT_SIZE_LIMIT, 2);
@@ -303,10 +313,20 @@ mod tests {
     }
 
     #[test]
+    fn prefetch_stays_within_half_the_share_of_the_memory() {
+        let check = |record_size, share, expected| {
+            assert_eq!(mapping(10_000, 1).prefetch(65_535, record_size, share), expected);
+        };
+        check(1_000, 2_000_000, 1_000);
+        check(1_000, 1_000_000_000, 12_582);
+        check(1_000_000, 1_000, 1);
+    }
+
+    #[test]
     fn effective_concurrency_is_what_the_prefetch_holds() {
         let check = |batch_size, concurrency, expected| {
             let mapping = mapping(batch_size, concurrency);
-            assert_eq!(mapping.effective_concurrency(mapping.prefetch(65_535, 0)), expected);
+            assert_eq!(mapping.effective_concurrency(mapping.prefetch(65_535, 0, Memory::DEFAULT)), expected);
         };
         check(100, 5, 5);
         check(1, 1_000, 1_000);

@@ -66,6 +66,7 @@ struct Families {
     reconnects: IntCounterVec,
     in_flight_batches: IntGaugeVec,
     parked: IntGaugeVec,
+    surplus: IntCounterVec,
     message_age: HistogramVec,
 }
 
@@ -164,6 +165,11 @@ impl Metrics {
                 "Messages kept unsettled because they cannot be processed and have no dead-letter target",
                 MAPPING,
             )?,
+            surplus: counter(
+                "esm_surplus_events_total",
+                "Messages that went back because there was no memory for them",
+                MAPPING,
+            )?,
             message_age: histogram(
                 "esm_message_age_seconds",
                 "From the message's time stamp to its first invocation",
@@ -197,6 +203,7 @@ impl Metrics {
             reconnects: families.reconnects.with_label_values(&by_mapping),
             in_flight_batches: families.in_flight_batches.with_label_values(&by_mapping),
             parked: families.parked.with_label_values(&by_mapping),
+            surplus: families.surplus.with_label_values(&by_mapping),
             message_age: families.message_age.with_label_values(&by_mapping),
             families: families.clone(),
             function: mapping.function.clone(),
@@ -234,6 +241,7 @@ pub struct MappingMetrics {
     pub(crate) reconnects: IntCounter,
     pub(crate) in_flight_batches: IntGauge,
     pub(crate) parked: IntGauge,
+    pub(crate) surplus: IntCounter,
     pub(crate) message_age: Histogram,
     dropped: [IntCounter; DropReason::ALL.len()],
     batches: [IntCounter; ClosedBy::ALL.len()],
@@ -271,6 +279,7 @@ impl Drop for MappingMetrics {
             &families.deleted,
             &families.on_failure_delivered,
             &families.reconnects,
+            &families.surplus,
         ] {
             let _ = family.remove_label_values(&by_mapping);
         }
@@ -306,7 +315,7 @@ mod tests {
         let mapping = crate::testing::mapping();
 
         let handles = metrics.mapping(&mapping);
-        assert_eq!(registry.gather().len(), 18);
+        assert_eq!(registry.gather().len(), 19);
 
         drop(handles);
         assert!(registry.gather().is_empty());

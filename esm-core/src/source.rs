@@ -11,6 +11,7 @@ use tokio::{
 use crate::{
     destination::{Destination, Original},
     event::{Envelope, Record},
+    memory::{Hand, Held},
     metrics::DropReason,
 };
 
@@ -19,6 +20,12 @@ use crate::{
 pub trait Connect: Send + Sync {
     /// The largest prefetch that the protocol can express.
     fn prefetch_limit(&self) -> u32;
+
+    /// Whether the broker counts a lost session as a delivery of everything that it had lent, and gives messages up for
+    /// that.
+    fn counts_losses(&self) -> bool {
+        false
+    }
 
     /// Opens a session.
     ///
@@ -34,15 +41,19 @@ pub struct Terms {
     pub prefetch: u32,
     /// The session shares its connection with no other, since it may end it.
     pub alone: bool,
+    /// The bytes that its deliveries may take here.
+    pub memory: usize,
 }
 
 /// An open session. Dropping it ends it; whatever was not settled goes back to the broker.
 pub struct Session {
-    /// What the broker lends, in its order. Holds as many as the prefetch, so that the adapter's
+    /// What the broker lends, in its order. Holds as many as can ever be lent at once, so that the adapter's
     /// reader never waits for room. Ends after [`Consumer::cancel`], and when the session is lost.
     pub deliveries: mpsc::Receiver<Arrival>,
     /// Settles what was delivered.
     pub consumer: Arc<dyn Consumer>,
+    /// What the deliveries take, kept by the adapter's reader.
+    pub hand: Hand,
     /// Resolves when the session is lost, with the cause.
     pub lost: oneshot::Receiver<SourceError>,
     /// A condition that lasts and is not a loss, such as a blocked connection.
@@ -77,11 +88,11 @@ pub trait Consumer: Send + Sync {
     /// one. Must not be dropped half-way.
     async fn dead_letter(&self, receipt: Receipt, cause: &str) -> Result<DeadLettered, SourceError>;
 
-    /// Changes how many deliveries the broker lends at most. `false`: that takes a new session.
-    async fn set_prefetch(&self, prefetch: u32) -> Result<bool, SourceError> {
-        let _ = prefetch;
-        Ok(false)
-    }
+    /// Changes how many deliveries the broker lends at most. What is lent stays lent, and may come on top of that for
+    /// a while; nothing goes back, and the order stays as it is.
+    ///
+    /// Must not be dropped half-way.
+    async fn set_prefetch(&self, prefetch: u32) -> Result<(), SourceError>;
 
     /// Asks the broker to send nothing more. When this returns, every delivery that was on its way
     /// is in [`Session::deliveries`], which then ends.
@@ -98,6 +109,8 @@ pub enum Arrival {
     Delivery(Delivery),
     /// A message of which no record can be made.
     Unusable(Unusable),
+    /// A message for which the session's [`Hand`] has no room: nothing of it is kept, and it has to go back.
+    Surplus(Receipt),
 }
 
 /// A message of which no record can be made.
@@ -115,6 +128,8 @@ pub struct Unusable {
     pub cause: String,
     /// The message itself, if there is a destination for it.
     pub original: Option<Original>,
+    /// What it takes of its session's [`Hand`].
+    pub held: Option<Held>,
 }
 
 /// A message as a record.
@@ -138,6 +153,8 @@ pub struct Delivery {
     pub failed: u32,
     /// The message itself, if there is a destination for what is given up.
     pub original: Option<Original>,
+    /// What it takes of its session's [`Hand`].
+    pub held: Option<Held>,
 }
 
 /// The name of a message group.

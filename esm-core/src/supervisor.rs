@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::{
     function::Function,
     mapping::Mapping,
+    memory::Memory,
     metrics::Metrics,
     pipeline::{End, Parts, Pipeline},
     retry::exponential,
@@ -27,9 +28,26 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// A session that lasted so long was a good one: the next delay is the first again.
 const GOOD_SESSION: Duration = Duration::from_secs(30);
 
+/// What mappings are run under.
+#[derive(Clone, Copy, Debug)]
+pub struct Conditions {
+    /// The bytes that all mappings together may have in hand.
+    pub memory_limit: usize,
+    /// The process before this one did not end in good order: what was lent to it may have to do with that.
+    pub after_unclean_end: bool,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Self { memory_limit: Memory::DEFAULT, after_unclean_end: false }
+    }
+}
+
 /// Runs mappings, each by itself: what happens to one does not touch another.
 pub struct Supervisor {
     metrics: Metrics,
+    memory: Memory,
+    after_unclean_end: bool,
     drain: CancellationToken,
     tasks: JoinSet<()>,
     running: HashMap<Id, Running>,
@@ -44,8 +62,15 @@ struct Running {
 
 impl Supervisor {
     /// A supervisor of nothing yet.
-    pub fn new(metrics: Metrics) -> Self {
-        Self { metrics, drain: CancellationToken::new(), tasks: JoinSet::new(), running: HashMap::new() }
+    pub fn new(metrics: Metrics, Conditions { memory_limit, after_unclean_end }: Conditions) -> Self {
+        Self {
+            metrics,
+            memory: Memory::new(memory_limit),
+            after_unclean_end,
+            drain: CancellationToken::new(),
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+        }
     }
 
     /// Starts a mapping, of which none with its UUID may be running. What it does shows in its status.
@@ -63,8 +88,10 @@ impl Supervisor {
         let (drain, uuid) = (self.drain.child_token(), mapping.uuid);
         let wanted = watch::Sender::new(mapping.clone());
         let metrics = self.metrics.mapping(&mapping);
-        let parts = Parts { metrics, mapping, wanted: wanted.subscribe(), function, status: writer };
-        let task = self.tasks.spawn(keep_running(parts, source, drain.clone()).instrument(span));
+        let share = Arc::new(self.memory.share());
+        let parts = Parts { metrics, mapping, wanted: wanted.subscribe(), function, share, status: writer };
+        let is_on_probation = self.after_unclean_end && source.counts_losses();
+        let task = self.tasks.spawn(keep_running(parts, source, is_on_probation, drain.clone()).instrument(span));
         self.running.insert(task.id(), Running { uuid, drain, wanted });
         status
     }
@@ -109,10 +136,10 @@ impl Supervisor {
 }
 
 /// Runs one mapping, and once more should it panic.
-async fn keep_running(parts: Parts, source: Arc<dyn Connect>, drain: CancellationToken) {
+async fn keep_running(parts: Parts, source: Arc<dyn Connect>, is_on_probation: bool, drain: CancellationToken) {
     loop {
         let mut task = JoinSet::new(); // dropped with this future, and the task with it
-        task.spawn(run(parts.clone(), source.clone(), drain.clone()).in_current_span());
+        task.spawn(run(parts.clone(), source.clone(), is_on_probation, drain.clone()).in_current_span());
         match task.join_next().await {
             Some(Err(cause)) if cause.is_panic() => {
                 error!(%cause, "the mapping failed by an internal error and is started again");
@@ -128,8 +155,8 @@ async fn keep_running(parts: Parts, source: Arc<dyn Connect>, drain: Cancellatio
     }
 }
 
-async fn run(parts: Parts, source: Arc<dyn Connect>, drain: CancellationToken) {
-    let mut pipeline = Pipeline::new(parts.clone());
+async fn run(parts: Parts, source: Arc<dyn Connect>, is_on_probation: bool, drain: CancellationToken) {
+    let mut pipeline = Pipeline::new(parts.clone(), is_on_probation);
     let mut sessions = Sessions::new(parts);
     while !drain.is_cancelled() {
         pipeline.adopt_settings();
@@ -142,7 +169,7 @@ async fn run(parts: Parts, source: Arc<dyn Connect>, drain: CancellationToken) {
         };
         let delay = match connected {
             Ok(session) => {
-                sessions.begin(&session, pipeline.mapping());
+                sessions.begin(&session);
                 match pipeline.run(session, terms, source.prefetch_limit(), &drain).await {
                     End::Drained => break,
                     End::Outgrown => continue,
@@ -176,7 +203,7 @@ impl Sessions {
         Self { parts, failures: 0, was_lost: false, since: Instant::now() }
     }
 
-    fn begin(&mut self, session: &Session, mapping: &Mapping) {
+    fn begin(&mut self, session: &Session) {
         let Parts { metrics, status, .. } = &self.parts;
         if std::mem::take(&mut self.was_lost) {
             metrics.reconnects.inc();
@@ -184,8 +211,7 @@ impl Sessions {
         self.since = Instant::now();
         metrics.source_connected.set(1);
         status.connected();
-        let concurrency = mapping.effective_concurrency(session.prefetch);
-        info!(prefetch = session.prefetch, concurrency, "reading the queue");
+        info!(prefetch = session.prefetch, "reading the queue");
     }
 
     fn lost(&mut self, error: &SourceError) -> Duration {

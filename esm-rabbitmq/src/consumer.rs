@@ -13,11 +13,13 @@ use esm_core::source::{Consumer, DeadLettered, Disposition, Receipt, SourceError
 use futures_util::{TryStreamExt, stream::FuturesOrdered};
 use lapin::{
     Channel,
-    options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicRejectOptions},
-    types::ShortString,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
+    },
+    types::{FieldTable, ShortString},
 };
 use tokio::{
-    sync::{Mutex, Notify},
+    sync::{Mutex, Notify, mpsc},
     time::{sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -27,6 +29,7 @@ use crate::{
     connections::{Connections, SharedConnection},
     errors::Place,
     ledger::{Ack, Ledger},
+    source::OPEN,
 };
 
 /// How long a goodbye may take.
@@ -37,7 +40,9 @@ const PATIENCE: Duration = Duration::from_millis(10);
 
 pub(crate) struct RabbitConsumer {
     pub(crate) channel: Channel,
-    pub(crate) tag: ShortString,
+    pub(crate) consuming: Mutex<Consuming>,
+    /// Takes consumers to the reader.
+    pub(crate) successors: mpsc::Sender<lapin::Consumer>,
     /// What is given up is published elsewhere; nobody said that the queue has a dead-letter exchange.
     pub(crate) has_destination: bool,
     pub(crate) place: Place,
@@ -104,6 +109,28 @@ impl RabbitConsumer {
         self.channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple })
     }
 
+    /// Opens a consumer with another prefetch and ends the one before it, whose deliveries stay lent on this channel.
+    /// In this order, since a queue may delete itself, or go to somebody else, once nobody reads it.
+    async fn succeed(&self, prefetch: u16) -> Result<(), SourceError> {
+        let mut consuming = self.consuming.lock().await;
+        let next = self.open_after(&consuming, prefetch).await?;
+        let before = std::mem::replace(&mut *consuming, next);
+        before.end(&self.channel, &self.place).await?;
+        // A classic queue with a single active consumer makes the next one active, and sends it nothing until something
+        // else happens there. A further consumer is enough.
+        let visitor = self.open_after(&consuming, 1).await?;
+        visitor.end(&self.channel, &self.place).await?;
+        consuming.number = visitor.number;
+        Ok(())
+    }
+
+    async fn open_after(&self, before: &Consuming, prefetch: u16) -> Result<Consuming, SourceError> {
+        let (next, messages) = before.succeed(&self.channel, prefetch, &self.place).await?;
+        // A reader that has ended says why by itself.
+        let _ = self.successors.send(messages).await;
+        Ok(next)
+    }
+
     /// The client queues a frame when its future is first polled, which is in this order here;
     /// waiting for each in turn would cost a thread switch per message.
     async fn send_each<F>(&self, tags: Vec<u64>, send: impl FnMut(u64) -> F) -> lapin::Result<()>
@@ -112,6 +139,79 @@ impl RabbitConsumer {
     {
         tags.into_iter().map(send).collect::<FuturesOrdered<_>>().try_collect().await
     }
+}
+
+/// The consumer that is open on a channel.
+pub(crate) struct Consuming {
+    /// What the first one was called.
+    name: String,
+    tag: ShortString,
+    /// The number of the last one that was opened.
+    number: u32,
+}
+
+impl Consuming {
+    /// Opens the first one of a channel.
+    pub(crate) async fn begin(
+        channel: &Channel,
+        name: &str,
+        prefetch: u16,
+        place: &Place,
+    ) -> Result<(Self, lapin::Consumer), SourceError> {
+        Self::open(channel, name, 0, prefetch, place).await
+    }
+
+    /// Opens the next one.
+    async fn succeed(
+        &self,
+        channel: &Channel,
+        prefetch: u16,
+        place: &Place,
+    ) -> Result<(Self, lapin::Consumer), SourceError> {
+        Self::open(channel, &self.name, self.number + 1, prefetch, place).await
+    }
+
+    async fn open(
+        channel: &Channel,
+        name: &str,
+        number: u32,
+        prefetch: u16,
+        place: &Place,
+    ) -> Result<(Self, lapin::Consumer), SourceError> {
+        let explain = |error: lapin::Error| place.explain(&error);
+        let tag = if number == 0 { name.to_owned() } else { format!("{name}.{number}") };
+        let tag = short("consumer tag", &tag, place)?;
+        let queue = short("queue", &place.queue, place)?;
+        // It holds for the consumers that are opened after it.
+        channel.basic_qos(prefetch, BasicQosOptions { global: false }).await.map_err(explain)?;
+        let options = BasicConsumeOptions::default();
+        let consumer = channel.basic_consume(queue, tag.clone(), options, FieldTable::default());
+        let consumer = consumer.await.map_err(explain)?;
+        Ok((Self { name: name.to_owned(), tag, number }, consumer))
+    }
+
+    async fn end(&self, channel: &Channel, place: &Place) -> Result<(), SourceError> {
+        let cancelled = channel.basic_cancel(self.tag.clone(), BasicCancelOptions { nowait: false });
+        // A connection that the broker blocks sends nothing, not even this.
+        let cancelled = timeout(GOODBYE, cancelled).await.map_err(|_| SourceError::Protocol {
+            broker: place.broker.clone(),
+            words: format!("it did not end the consumer within {} s", GOODBYE.as_secs()),
+        })?;
+        cancelled.map_err(|error| place.explain(&error))
+    }
+}
+
+/// The prefetch as the broker is to read it: 0 would mean no limit.
+pub(crate) fn wire_prefetch(prefetch: u32) -> u16 {
+    u16::try_from(prefetch).unwrap_or(u16::MAX).max(1)
+}
+
+pub(crate) fn short(what: &str, text: &str, place: &Place) -> Result<ShortString, SourceError> {
+    ShortString::try_new(text).map_err(|_| SourceError::QueueUnsuitable {
+        broker: place.broker.clone(),
+        queue: place.queue.clone(),
+        words: format!("the {what} has more than 255 bytes"),
+    })
 }
 
 #[async_trait]
@@ -139,15 +239,20 @@ impl Consumer for RabbitConsumer {
         rejected.map(|()| DeadLettered::Taken).map_err(|error| self.place.explain(&error))
     }
 
+    async fn set_prefetch(&self, prefetch: u32) -> Result<(), SourceError> {
+        // While two consumers are open only the new one may get credit. A quorum queue that lends to both at once sends
+        // what is for the one before what is for the other, whatever their order.
+        let _nothing_is_settled = self.ledger.lock().await;
+        let succeeded = timeout(OPEN, self.succeed(wire_prefetch(prefetch))).await;
+        succeeded.map_err(|_| SourceError::Protocol {
+            broker: self.place.broker.clone(),
+            words: format!("it did not change the prefetch within {} s", OPEN.as_secs()),
+        })?
+    }
+
     async fn cancel(&self) -> Result<(), SourceError> {
         self.cancelled.store(true, Ordering::Release);
-        let cancelled = self.channel.basic_cancel(self.tag.clone(), BasicCancelOptions { nowait: false });
-        // A connection that the broker blocks sends nothing, not even this.
-        let cancelled = timeout(GOODBYE, cancelled).await.map_err(|_| SourceError::Protocol {
-            broker: self.place.broker.clone(),
-            words: format!("it did not end the consumer within {} s", GOODBYE.as_secs()),
-        })?;
-        cancelled.map_err(|error| self.place.explain(&error))
+        self.consuming.lock().await.end(&self.channel, &self.place).await
     }
 
     async fn close(&self) {

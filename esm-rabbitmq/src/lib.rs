@@ -1,7 +1,7 @@
 //! The RabbitMQ adapter: reads queues over AMQP 0-9-1 and settles what it lent.
 //!
 //! Reading order: [`settings`] (what it is told), `connections` (shared connections, failover, TLS),
-//! [`source`] (a session on one queue), `reader` (deliveries come in), `record` and `json`
+//! [`source`] (a session on one queue), `stream` and `reader` (deliveries come in), `record` and `json`
 //! (a message becomes its JSON record), `ledger` and `consumer` (what was lent is settled), [`destination`] (dead
 //! letters), `errors` (the broker's
 //! words become causes).
@@ -18,6 +18,7 @@ mod reader;
 mod record;
 pub mod settings;
 pub mod source;
+mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -7,27 +7,28 @@ use std::sync::{
 
 use esm_core::{
     destination::Original,
-    source::{Arrival, SourceError},
+    memory::Hand,
+    source::{Arrival, Receipt, SourceError},
 };
-use futures_util::StreamExt;
-use lapin::ErrorKind;
+use lapin::{ErrorKind, message::Delivery};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Duration, Instant, timeout},
 };
 
-use crate::{destination::ReceivedMessage, errors::Place, record::RecordEncoder};
+use crate::{destination::ReceivedMessage, errors::Place, record::RecordEncoder, stream::Deliveries};
 
 /// How long the broker's reason for closing a connection may come after its end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 pub(crate) struct Reader {
-    pub(crate) messages: lapin::Consumer,
+    pub(crate) messages: Deliveries,
     pub(crate) encoder: RecordEncoder,
     /// There is a destination for what is given up, which needs the message itself.
     pub(crate) keeps_originals: bool,
-    /// As large as the prefetch.
+    /// As large as what can be lent at once.
     pub(crate) deliveries: mpsc::Sender<Arrival>,
+    pub(crate) hand: Hand,
     /// Set before the consumer is ended by us.
     pub(crate) cancelled: Arc<AtomicBool>,
     pub(crate) place: Place,
@@ -48,14 +49,10 @@ impl Reader {
         while let Some(next) = self.messages.next().await {
             match next {
                 Ok(message) => {
-                    let Some(mut delivery) = self.encoder.delivery(&message, Instant::now()) else {
+                    let Some(arrival) = self.arrival(message) else {
                         return Some(self.unsuitable("it is a stream; only classic and quorum queues can be read"));
                     };
-                    if self.keeps_originals {
-                        let received = ReceivedMessage { properties: message.properties, body: message.data };
-                        delivery.original = Some(Original::new(received));
-                    }
-                    match self.deliveries.try_send(Arrival::Delivery(delivery)) {
+                    match self.deliveries.try_send(arrival) {
                         Ok(()) => {}
                         Err(mpsc::error::TrySendError::Closed(_)) => return None,
                         Err(mpsc::error::TrySendError::Full(_)) => {
@@ -75,6 +72,23 @@ impl Reader {
             queue: self.place.queue.clone(),
             words: "the queue was deleted, or the node that leads it went away".into(),
         })
+    }
+
+    /// `None`: it is of a stream.
+    fn arrival(&mut self, message: Delivery) -> Option<Arrival> {
+        let surplus = Arrival::Surplus(Receipt(message.delivery_tag));
+        if self.hand.is_over() {
+            return Some(surplus);
+        }
+        let mut delivery = self.encoder.delivery(&message, Instant::now())?;
+        let kept = if self.keeps_originals { message.data.len() } else { 0 };
+        let Some(held) = self.hand.take(delivery.record.size() + kept) else { return Some(surplus) };
+        delivery.held = Some(held);
+        if self.keeps_originals {
+            let received = ReceivedMessage { properties: message.properties, body: message.data };
+            delivery.original = Some(Original::new(received));
+        }
+        Some(Arrival::Delivery(delivery))
     }
 
     /// A broker that closes the connection says why and is gone at once; which of the two reaches

@@ -101,6 +101,7 @@ impl RecordEncoder {
             group: None,
             failed: 0,
             original: None,
+            held: None,
         })
     }
 

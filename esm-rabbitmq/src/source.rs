@@ -9,12 +9,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use esm_core::source::{Connect, Session, SourceError, Terms};
-use lapin::{
-    Channel,
-    options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
-    types::{FieldTable, ShortString},
+use esm_core::{
+    memory::Hand,
+    source::{Connect, Session, SourceError, Terms},
 };
+use lapin::{Channel, options::QueueDeclareOptions, types::FieldTable};
 use secrecy::ExposeSecret;
 use tokio::{
     sync::{Mutex, Notify, mpsc, oneshot},
@@ -25,16 +24,20 @@ use tracing::Instrument;
 
 use crate::{
     connections::{Connections, Login},
-    consumer::RabbitConsumer,
+    consumer::{Consuming, RabbitConsumer, short, wire_prefetch},
     errors::Place,
     ledger::Ledger,
     reader::Reader,
     record::{HeaderBytes, RecordEncoder},
     settings::Settings,
+    stream::Deliveries,
 };
 
 /// How long the broker may take to open a consumer.
-const OPEN: Duration = Duration::from_secs(30);
+pub(crate) const OPEN: Duration = Duration::from_secs(30);
+/// A consumer lends as many as its prefetch; one that took its place while everything was still lent as many again, and
+/// one with a smaller prefetch comes on top of both. Costs nothing until it is used.
+const LENT_AT_MOST: usize = 4 * u16::MAX as usize;
 /// What is kept free of the broker's limit for holding a delivery.
 const HOLD_MARGIN: Duration = Duration::from_secs(60);
 
@@ -50,24 +53,18 @@ impl RabbitSource {
         Self { connections, settings }
     }
 
-    async fn consume(&self, channel: &Channel, prefetch: u16, place: &Place) -> Result<lapin::Consumer, SourceError> {
-        let explain = |error: lapin::Error| place.explain(&error);
-        let queue = self.short("queue", &self.settings.queue, place)?;
-        let tag = self.short("consumer tag", &self.settings.consumer_tag, place)?;
+    async fn consume(
+        &self,
+        channel: &Channel,
+        prefetch: u16,
+        place: &Place,
+    ) -> Result<(Consuming, lapin::Consumer), SourceError> {
+        let queue = short("queue", &self.settings.queue, place)?;
         // Passive: asks whether the queue is there, and changes nothing.
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        channel.queue_declare(queue.clone(), passive, FieldTable::default()).await.map_err(explain)?;
-        channel.basic_qos(prefetch, BasicQosOptions { global: false }).await.map_err(explain)?;
-        let consumer = channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default());
-        consumer.await.map_err(explain)
-    }
-
-    fn short(&self, what: &str, text: &str, place: &Place) -> Result<ShortString, SourceError> {
-        ShortString::try_new(text).map_err(|_| SourceError::QueueUnsuitable {
-            broker: place.broker.clone(),
-            queue: self.settings.queue.clone(),
-            words: format!("the {what} has more than 255 bytes"),
-        })
+        let declared = channel.queue_declare(queue, passive, FieldTable::default()).await;
+        declared.map_err(|error| place.explain(&error))?;
+        Consuming::begin(channel, &self.settings.consumer_tag, prefetch, place).await
     }
 }
 
@@ -75,6 +72,11 @@ impl RabbitSource {
 impl Connect for RabbitSource {
     fn prefetch_limit(&self) -> u32 {
         u16::MAX.into()
+    }
+
+    /// At quorum queues.
+    fn counts_losses(&self) -> bool {
+        true
     }
 
     async fn connect(&self, terms: Terms) -> Result<Session, SourceError> {
@@ -92,28 +94,29 @@ impl Connect for RabbitSource {
         }
         let (connection, channel) = opened?;
         let place = Place { queue: queue.clone(), ..connection.place.clone() };
-        // 0 would mean no limit.
-        let prefetch = u16::try_from(terms.prefetch).unwrap_or(u16::MAX).max(1);
-        let messages =
+        let prefetch = wire_prefetch(terms.prefetch);
+        let (consuming, messages) =
             timeout(OPEN, self.consume(&channel, prefetch, &place)).await.map_err(|_| SourceError::Protocol {
                 broker: place.broker.clone(),
                 words: format!("it did not open a consumer within {} s", OPEN.as_secs()),
             })??;
 
-        let (sender, deliveries) = mpsc::channel(prefetch.into());
+        let (sender, deliveries) = mpsc::channel(LENT_AT_MOST);
+        let (successors, later_consumers) = mpsc::channel(1);
+        let hand = Hand::new(terms.memory);
         let (lost_sender, lost) = oneshot::channel();
         let cancelled = Arc::new(AtomicBool::new(false));
-        let tag = messages.tag();
         let encoder = RecordEncoder::new(
             if self.settings.unsigned_header_bytes { HeaderBytes::Unsigned } else { HeaderBytes::Signed },
             self.settings.strict_consumers,
         )
         .with_item_identifiers(self.settings.item_identifiers);
         let reader = Reader {
-            messages,
+            messages: Deliveries::new(messages, later_consumers),
             encoder,
             keeps_originals: self.settings.destination.is_some(),
             deliveries: sender,
+            hand: hand.clone(),
             cancelled: cancelled.clone(),
             place: place.clone(),
             closed: connection.closed.clone(),
@@ -121,6 +124,7 @@ impl Connect for RabbitSource {
         let reading = tokio::spawn(reader.run(lost_sender).in_current_span());
         Ok(Session {
             deliveries,
+            hand,
             lost,
             trouble: connection.trouble.clone(),
             outdated: Box::pin({
@@ -134,7 +138,8 @@ impl Connect for RabbitSource {
             destination: self.settings.destination.clone(),
             consumer: Arc::new(RabbitConsumer {
                 channel,
-                tag,
+                consuming: Mutex::new(consuming),
+                successors,
                 has_destination: self.settings.destination.is_some(),
                 place,
                 connections: self.connections.clone(),

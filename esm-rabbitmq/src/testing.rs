@@ -267,6 +267,15 @@ impl Publisher {
         self.channel.queue_declare(arguments).await.expect("declares the queue");
     }
 
+    /// Declares a queue that sends to one of its consumers at a time.
+    pub async fn declare_with_single_active_consumer(&self, queue: &str, queue_type: &str) {
+        let mut table = amqprs::FieldTable::new();
+        table.insert("x-queue-type".try_into().expect("short"), queue_type.to_owned().into());
+        table.insert("x-single-active-consumer".try_into().expect("short"), amqprs::FieldValue::t(true));
+        let arguments = QueueDeclareArguments::durable_client_named(queue).arguments(table).finish();
+        self.channel.queue_declare(arguments).await.expect("declares the queue");
+    }
+
     /// Deletes a queue.
     pub async fn delete(&self, queue: &str) {
         self.channel.queue_delete(QueueDeleteArguments::new(queue)).await.expect("deletes the queue");

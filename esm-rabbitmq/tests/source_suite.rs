@@ -24,6 +24,19 @@ impl RabbitQueue {
         let virtual_host = broker.virtual_host(&format!("{test} {queue_type}")).await;
         let publisher = broker.publisher(&virtual_host).await;
         publisher.declare("queue", queue_type).await;
+        Self::declared(broker, virtual_host, publisher)
+    }
+
+    /// A queue that sends to one of its consumers at a time.
+    async fn with_single_active_consumer(test: &str, queue_type: &str) -> Self {
+        let broker = TestBroker::shared();
+        let virtual_host = broker.virtual_host(&format!("{test} {queue_type} single active")).await;
+        let publisher = broker.publisher(&virtual_host).await;
+        publisher.declare_with_single_active_consumer("queue", queue_type).await;
+        Self::declared(broker, virtual_host, publisher)
+    }
+
+    fn declared(broker: TestBroker, virtual_host: String, publisher: Publisher) -> Self {
         let endpoints = vec![broker.url.parse().expect("an endpoint")];
         let connections = Connections::new("test".into(), endpoints, None).expect("no TLS");
         let settings = Settings {
@@ -88,5 +101,26 @@ suite!(
     deliveries_keep_the_queues_order,
     drained_deliveries_come_again,
     no_more_than_the_prefetch_is_lent,
+    another_prefetch_hands_nothing_back_and_keeps_the_order,
     dead_lettered_deliveries_never_come_again,
 );
+
+mod another_prefetch_where_one_consumer_is_active {
+    use super::RabbitQueue;
+
+    const TEST: &str = "another prefetch";
+
+    #[tokio::test]
+    #[ignore = "needs a broker"]
+    async fn classic() {
+        let queue = RabbitQueue::with_single_active_consumer(TEST, "classic").await;
+        esm_core::testing::another_prefetch_hands_nothing_back_and_keeps_the_order(&queue).await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a broker"]
+    async fn quorum() {
+        let queue = RabbitQueue::with_single_active_consumer(TEST, "quorum").await;
+        esm_core::testing::another_prefetch_hands_nothing_back_and_keeps_the_order(&queue).await;
+    }
+}

@@ -8,6 +8,7 @@ use esm_activemq::{
 };
 use esm_core::{
     credentials::Login,
+    memory::Memory,
     source::{Arrival, Connect, Delivery, Disposition, Receipt, Session, SourceError, Terms, Unusable},
     testing::event,
     tls::TlsFiles,
@@ -63,7 +64,7 @@ impl Mapping {
     }
 
     pub(crate) async fn connect(&self, prefetch: u32) -> Result<Session, SourceError> {
-        self.open_on(Terms { prefetch, alone: false }).await
+        self.open_on(Terms { prefetch, alone: false, memory: Memory::DEFAULT }).await
     }
 
     pub(crate) async fn open_on(&self, terms: Terms) -> Result<Session, SourceError> {
@@ -98,6 +99,7 @@ pub(crate) async fn receive(session: &mut Session, count: usize) -> Vec<Delivery
         match arrival(session).await {
             Arrival::Delivery(delivery) => deliveries.push(delivery),
             Arrival::Unusable(unusable) => panic!("no record could be made: {}", unusable.cause),
+            Arrival::Surplus(_) => panic!("there was no memory for it"),
         }
     }
     deliveries
@@ -108,6 +110,7 @@ pub(crate) async fn receive_unusable(session: &mut Session) -> Unusable {
     match arrival(session).await {
         Arrival::Unusable(unusable) => unusable,
         Arrival::Delivery(delivery) => panic!("a record could be made: {delivery:?}"),
+        Arrival::Surplus(_) => panic!("there was no memory for it"),
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use esm_activemq::testing::{Messages, Relay, TestBroker};
 use esm_core::{
+    memory::Memory,
     source::{DeadLettered, SourceError, Terms},
     tls::TlsFiles,
 };
@@ -172,7 +173,7 @@ async fn a_session_that_wants_to_be_alone_is() {
     let mapping = Mapping::at(&relay.url, &broker.queue("alone"));
     let _shared = mapping.open(10).await;
 
-    let alone = mapping.open_on(Terms { prefetch: 10, alone: true }).await.expect("a session");
+    let alone = mapping.open_on(Terms { prefetch: 10, alone: true, memory: Memory::DEFAULT }).await.expect("a session");
     let _shared_too = mapping.open(10).await;
     assert_eq!(relay.connections(), 2);
 

@@ -37,6 +37,7 @@ async fn compare(profile: EventProfile, expected: fn(&JavaMessage, &Value) -> Va
         let message_id = match &arrival {
             Arrival::Delivery(delivery) => delivery.record.message_id(),
             Arrival::Unusable(unusable) => unusable.message_id.as_deref(),
+            Arrival::Surplus(_) => None,
         };
         let place = remaining.iter().position(|message| Some(&*message.message_id) == message_id);
         let message = remaining.swap_remove(place.expect("a message of the catalogue"));
@@ -51,6 +52,7 @@ async fn compare(profile: EventProfile, expected: fn(&JavaMessage, &Value) -> Va
                 assert!(!is_usable, "{message:?}: {unusable:?}");
                 assert!(unusable.cause.contains(&message.message_type), "{unusable:?}");
             }
+            Arrival::Surplus(_) => panic!("there was no memory for {message:?}"),
         }
     }
     stop(session).await;

@@ -69,13 +69,13 @@ async fn the_prefetch_of_a_running_consumer_can_be_changed() {
     let mut session = Mapping::new(&broker, &queue).open(10).await;
     let mut in_hand = receive(&mut session, 10).await;
 
-    assert_eq!(session.consumer.set_prefetch(30).await, Ok(true));
+    assert_eq!(session.consumer.set_prefetch(30).await, Ok(()));
     in_hand.extend(receive(&mut session, 20).await);
-    assert_eq!(session.consumer.set_prefetch(5).await, Ok(true));
+    assert_eq!(session.consumer.set_prefetch(5).await, Ok(()));
     ack(&session, &in_hand.split_off(5)).await;
 
     // All that comes is in the channel before the broker answers, and nothing does.
-    assert_eq!(session.consumer.set_prefetch(5).await, Ok(true));
+    assert_eq!(session.consumer.set_prefetch(5).await, Ok(()));
     assert_eq!(session.deliveries.len(), 0);
     ack(&session, &in_hand.split_off(4)).await;
     let next = receive(&mut session, 1).await;

@@ -99,7 +99,7 @@ async fn a_broker_that_has_enough_connections_closes_without_a_word() {
         assert!(matches!(&error, SourceError::ConnectionLimit { .. }), "{error:?}");
     }
 
-    assert_eq!(session.consumer.set_prefetch(20).await, Ok(true));
+    assert_eq!(session.consumer.set_prefetch(20).await, Ok(()));
     assert!(session.lost.try_recv().is_err(), "the first one is not disturbed");
 }
 

@@ -66,6 +66,13 @@ pub struct Config {
     pub warnings: Vec<Problem>,
 }
 
+impl Config {
+    /// The bytes that each enabled mapping of the file may have in hand.
+    pub fn share_of_memory(&self) -> usize {
+        warnings::share(&self.server, &self.mappings)
+    }
+}
+
 /// Reads the file and what the environment overrides.
 pub fn load(file: &Path, environment: &Environment) -> Result<Config, Vec<Problem>> {
     load_after(None, file, environment)

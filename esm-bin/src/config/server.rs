@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use esm_core::memory::Memory;
+
 use super::{
     entry::{self, Entry},
     problem::Reported,
@@ -38,6 +40,8 @@ pub struct Server {
     pub drain_timeout: Option<Duration>,
     /// How old a login may be until it is read again.
     pub(super) secrets_maximum_age: Duration,
+    /// The bytes of messages that all mappings together may have in hand.
+    pub memory_limit: usize,
     /// The folder of the store.
     pub data_dir: PathBuf,
     /// Who we are in AWS's terms.
@@ -104,7 +108,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Result<Server, Reported> {
     let maximum_age = table.optional("secrets_max_age_in_seconds", |entry| entry.within(1..=86_400));
     let access_keys = table.optional("access_keys", access_keys);
     let tls = table.optional("tls", |entry| entry.table(|table| tls(entry, table)));
-    table.not_yet(&["memory_limit_in_mebibytes"]);
+    let memory_limit = table.optional("memory_limit_in_mebibytes", |entry| entry.within::<usize>(16..=1_048_576));
     let (listen, access_keys) = (listen?, access_keys?.unwrap_or_default());
     let listen = match listen {
         None => (Ipv4Addr::LOCALHOST, PORT).into(),
@@ -123,6 +127,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Result<Server, Reported> {
         tls: tls?,
         secrets_maximum_age: maximum_age?.map_or(SECRETS_MAXIMUM_AGE, Duration::from_secs),
         drain_timeout: drain_timeout?.map(Duration::from_secs),
+        memory_limit: memory_limit?.map_or(Memory::DEFAULT, |mebibytes| mebibytes * 1024 * 1024),
         data_dir: data_dir?.unwrap_or_else(|| folder.join(DATA_DIR)),
         identity: Identity { region, account: account?.unwrap_or_else(|| ACCOUNT.into()) },
     })

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use esm_core::{event::EVENT_SIZE_LIMIT, memory::Memory};
+
 use super::{ConfiguredMapping, Problem, Server};
 use crate::control::spec::Planned;
 
@@ -15,7 +17,8 @@ pub(super) fn all(server: &Server, mappings: &[ConfiguredMapping]) -> Vec<Proble
         warnings.push(Problem::new("server.listen", words));
     }
     warnings.extend(short_drain(server, mappings));
-    warnings.extend(mappings.iter().filter_map(large_prefetch));
+    warnings.extend(small_share(server, mappings));
+    warnings.extend(mappings.iter().filter_map(|configured| large_prefetch(configured, server.memory_limit)));
     warnings.extend(mappings.iter().filter_map(short_hold));
     warnings.extend(shared_queues(mappings));
     warnings
@@ -32,11 +35,30 @@ fn short_drain(server: &Server, mappings: &[ConfiguredMapping]) -> Option<Proble
     })
 }
 
-fn large_prefetch(configured: &ConfiguredMapping) -> Option<Problem> {
+/// What the mappings of the file that are enabled get of the memory, each.
+pub(crate) fn share(server: &Server, mappings: &[ConfiguredMapping]) -> usize {
+    Memory::share_of(server.memory_limit, mappings.iter().filter(|mapping| mapping.spec.enabled).count())
+}
+
+fn small_share(server: &Server, mappings: &[ConfiguredMapping]) -> Option<Problem> {
+    let share = share(server, mappings);
+    // Half of it is what a mapping borrows.
+    (share / 2 < EVENT_SIZE_LIMIT).then(|| {
+        let words = format!(
+            "each enabled mapping gets {share} bytes, of which it borrows half: batches of large messages stay smaller than \
+             an event may be"
+        );
+        Problem::new("server.memory_limit_in_mebibytes", words)
+    })
+}
+
+fn large_prefetch(configured: &ConfiguredMapping, share: usize) -> Option<Problem> {
     let Planned { mapping, source, .. } = &*configured.planned;
     let limit = source.prefetch_limit();
-    let (asked, fitting) =
-        (u32::from(mapping.maximum_concurrency.get()), mapping.effective_concurrency(mapping.prefetch(limit, 0)));
+    let (asked, fitting) = (
+        u32::from(mapping.maximum_concurrency.get()),
+        mapping.effective_concurrency(mapping.prefetch(limit, 0, share)),
+    );
     (fitting < asked).then(|| {
         let words = format!(
             "{asked} batches of {} are more than the {limit} messages that the broker lends at once; {fitting} full \

@@ -12,7 +12,7 @@ use esm_core::{
     metrics::Metrics,
     status::{State, Status},
     store::{StoreError, StoredMapping},
-    supervisor::Supervisor,
+    supervisor::{Conditions, Supervisor},
 };
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -126,10 +126,10 @@ fn next_step(wanted: Option<State>, phase: Option<Phase>, change: Change) -> Opt
 impl Reconciler {
     /// A reconciler for a control plane; there may be one only. When it returns, everything that should
     /// run was started.
-    pub async fn begin(plane: ControlPlane, metrics: Metrics) -> Result<Self, StoreError> {
+    pub async fn begin(plane: ControlPlane, metrics: Metrics, conditions: Conditions) -> Result<Self, StoreError> {
         let mut reconciler = Self {
             plane,
-            supervisor: Supervisor::new(metrics.clone()),
+            supervisor: Supervisor::new(metrics.clone(), conditions),
             metrics,
             functions: HashMap::new(),
             at_work: BTreeMap::new(),

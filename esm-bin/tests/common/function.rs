@@ -47,6 +47,8 @@ pub(crate) struct Function {
 
 struct Shared {
     calls: Mutex<Vec<Call>>,
+    /// No event is kept, and of each body only so many bytes.
+    kept: usize,
     behaviour: Mutex<Behaviour>,
 }
 
@@ -69,7 +71,12 @@ impl Function {
     }
 
     pub(crate) async fn start_with(behaviour: impl FnMut(&Call) -> Answer + Send + 'static) -> Self {
-        let shared = Arc::new(Shared { calls: Mutex::default(), behaviour: Mutex::new(Box::new(behaviour)) });
+        Self::start_keeping(usize::MAX, behaviour).await
+    }
+
+    /// One that keeps no event, and of each body only so many bytes.
+    pub(crate) async fn start_keeping(kept: usize, behaviour: impl FnMut(&Call) -> Answer + Send + 'static) -> Self {
+        let shared = Arc::new(Shared { calls: Mutex::default(), kept, behaviour: Mutex::new(Box::new(behaviour)) });
         let router = Router::new()
             .route("/2015-03-31/functions/function/invocations", post(invoke))
             .layer(DefaultBodyLimit::max(8 * 1024 * 1024))
@@ -104,12 +111,19 @@ async fn invoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
     assert_eq!(headers["content-length"], body.len().to_string().as_str());
     let event: Value = serde_json::from_slice(&body).expect("the event is JSON");
     assert!(body.len() < 6 * 1024 * 1024, "the event is below the limit");
-    let call = Call { at: Instant::now(), bodies: bodies(&event), event };
+    let mut call = Call { at: Instant::now(), bodies: bodies(&event), event };
     let named = named(&call);
     let answer = {
         let mut behaviour = shared.behaviour.lock().unwrap_or_else(PoisonError::into_inner);
         behaviour(&call)
     };
+    if shared.kept < usize::MAX {
+        call.event = Value::Null;
+        for body in &mut call.bodies {
+            body.truncate(shared.kept);
+            body.shrink_to_fit();
+        }
+    }
     shared.calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
     match answer {
         Answer::Success => "null".into_response(),
@@ -124,6 +138,11 @@ async fn invoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
             "null".into_response()
         }
     }
+}
+
+/// How many of its messages were delivered before, as the event says.
+pub(crate) fn redelivered(call: &Call) -> usize {
+    records(&call.event).into_iter().filter(|record| record["redelivered"] == true).count()
 }
 
 fn named(call: &Call) -> String {

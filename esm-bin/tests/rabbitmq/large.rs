@@ -77,7 +77,7 @@ async fn a_batch_closes_on_bytes_and_every_event_stays_below_the_limit() {
     assert_eq!(function.calls()[0].bodies.len(), 4);
     service.metric_becomes("esm_batches_total", &["bytes"], 1).await;
     service.metric_becomes("esm_deleted_events_total", &[], 4).await;
-    wait_for("a smaller prefetch", || service.log().contains("another prefetch").then_some(())).await;
+    wait_for("a smaller prefetch", || service.log().contains("changed the prefetch").then_some(())).await;
 }
 
 #[tokio::test]

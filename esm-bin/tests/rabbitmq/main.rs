@@ -9,6 +9,7 @@ mod failures;
 mod faults;
 mod hostile;
 mod large;
+mod memory;
 mod processes;
 mod rotation;
 mod shutdown;

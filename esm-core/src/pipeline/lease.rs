@@ -5,7 +5,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -53,6 +53,8 @@ pub(super) struct Lease {
     /// Why the broker could not be told what became of a delivery, which it therefore lends for as long as
     /// the session lasts.
     pub(super) untold: Arc<OnceLock<SourceError>>,
+    /// The function succeeded with something.
+    pub(super) has_succeeded: Arc<AtomicBool>,
     /// Why the last message was parked.
     pub(super) parked_because: Arc<Mutex<String>>,
     /// Deliveries taken out of the channel and not yet settled, parked ones included. Those that no filter accepts
@@ -425,14 +427,14 @@ impl Lease {
         metrics.failed_invoke.inc_by(failed.len() as u64);
         failed.note_failure();
         let spent = failed.take_spent(|failures| is_spent(failures - 1, policy));
-        let succeeded = std::mem::replace(&mut work.part, failed);
+        let mut succeeded = std::mem::replace(&mut work.part, failed);
         if self.over.is_cancelled() {
             debug!(records, "an invocation outlived its session and settles nothing");
             self.remember(&spent);
             return self.leave(&work.part);
         }
         if !succeeded.is_empty()
-            && let Err(error) = self.ack(&succeeded).await
+            && let Err(error) = self.ack(&mut succeeded).await
         {
             self.remember(&spent);
             self.remember(work.part.deliveries());
@@ -567,13 +569,15 @@ impl Lease {
     }
 
     /// Acknowledges what the function has processed.
-    async fn ack(&self, part: &Batch) -> Result<(), SourceError> {
+    async fn ack(&self, part: &mut Batch) -> Result<(), SourceError> {
+        part.release_memory(); // before the broker lends more
         self.consumer.settle(&part.receipts(), Disposition::Ack).await?;
         if part.most_failed() > 0 {
             self.forget(part.deliveries());
         }
         self.parts.metrics.deleted.inc_by(part.len() as u64);
         self.parts.status.processed();
+        self.has_succeeded.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -598,7 +602,7 @@ impl Lease {
     /// Takes a message that cannot be processed out of the way, and never out of sight.
     async fn give_up(&self, unusable: &Unusable, attempts: u32) -> GivenUp {
         let Parts { mapping, metrics, .. } = &self.parts;
-        let Unusable { receipt, message_id, size, reason, cause, original } = unusable;
+        let Unusable { receipt, message_id, size, reason, cause, original, held: _ } = unusable;
         if let (Some(destination), Some(original)) = (&self.destination, original) {
             let letter = Letter::new(original.clone(), *reason, cause, attempts, mapping);
             return self.publish(&**destination, &letter, unusable).await;
@@ -738,5 +742,13 @@ fn cause(delivery: &Delivery, outcome: &Outcome) -> String {
 
 pub(super) fn unusable(delivery: &Delivery, reason: DropReason, cause: String) -> Unusable {
     let message_id = delivery.record.message_id().map(str::to_owned);
-    Unusable { receipt: delivery.receipt, message_id, size: delivery.record.size(), reason, cause, original: None }
+    Unusable {
+        receipt: delivery.receipt,
+        message_id,
+        size: delivery.record.size(),
+        reason,
+        cause,
+        original: None,
+        held: None,
+    }
 }

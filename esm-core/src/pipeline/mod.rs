@@ -15,15 +15,14 @@ use std::{collections::VecDeque, sync::Arc};
 use tokio::{
     sync::{Semaphore, watch},
     task::{Id, JoinError, JoinSet},
-    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use self::{
     lease::Lease,
-    run::{Run, SETTLED_IN},
-    terms::{Caution, RecordSize},
+    run::Run,
+    terms::{Caution, Lending, Sizes},
 };
 use crate::{
     batch::Batcher,
@@ -32,6 +31,7 @@ use crate::{
     function::Function,
     groups::Groups,
     mapping::Mapping,
+    memory::Share,
     metrics::MappingMetrics,
     source::{Session, SourceError, Terms},
     status::StatusWriter,
@@ -44,6 +44,8 @@ pub(crate) struct Parts {
     /// The mapping as it is wanted now: what differs is a setting, and never its function or its queue.
     pub(crate) wanted: watch::Receiver<Arc<Mapping>>,
     pub(crate) function: Arc<Function>,
+    /// What it may have in hand.
+    pub(crate) share: Arc<Share>,
     pub(crate) metrics: Arc<MappingMetrics>,
     pub(crate) status: StatusWriter,
 }
@@ -52,7 +54,7 @@ pub(crate) struct Parts {
 pub(crate) enum End {
     /// As asked; everything is settled or handed back.
     Drained,
-    /// In good order, so that one with another prefetch or another login takes its place.
+    /// In good order, so that one with another login, or with less in hand, takes its place.
     Outgrown,
     /// The broker or the way to it failed; what was not settled goes back by itself.
     Lost(SourceError),
@@ -64,8 +66,10 @@ pub(crate) struct Pipeline {
     /// As many as batches may be in flight.
     places: Arc<Semaphore>,
     session_number: u64,
-    record_size: RecordSize,
+    sizes: Sizes,
     caution: Caution,
+    /// No batch has succeeded since something went wrong that the broker may count against what was lent.
+    is_on_probation: bool,
     groups: Groups,
     failures: Arc<Failures>,
 }
@@ -91,7 +95,7 @@ enum Task {
 type Ended = Result<(Id, Finished), JoinError>;
 
 impl Pipeline {
-    pub(crate) fn new(mut parts: Parts) -> Self {
+    pub(crate) fn new(mut parts: Parts, is_on_probation: bool) -> Self {
         parts.mapping = parts.wanted.borrow_and_update().clone();
         let places = Semaphore::new(parts.mapping.maximum_concurrency.get().into());
         Self {
@@ -99,8 +103,9 @@ impl Pipeline {
             parts,
             tasks: JoinSet::new(),
             session_number: 0,
-            record_size: RecordSize::default(),
+            sizes: Sizes::default(),
             caution: Caution::default(),
+            is_on_probation,
             groups: Groups::default(),
             failures: Arc::default(),
         }
@@ -134,8 +139,14 @@ impl Pipeline {
     /// What the next session is to be opened with, by what was seen so far.
     pub(crate) fn terms(&self, limit: u32) -> Terms {
         let alone = self.caution.is_on();
-        let prefetch = if alone { 1 } else { self.parts.mapping.prefetch(limit, self.record_size.0) };
-        Terms { prefetch, alone }
+        let lending = self.lending(limit);
+        let prefetch = if alone { 1 } else { lending.prefetch(&self.sizes) };
+        Terms { prefetch, alone, memory: lending.share }
+    }
+
+    fn lending(&self, limit: u32) -> Lending<'_> {
+        let Parts { mapping, share, .. } = &self.parts;
+        Lending { mapping, limit, share: share.bytes(), is_on_probation: self.is_on_probation }
     }
 
     /// Runs one session until it is lost, or until `drain` asks for its orderly end.
@@ -150,6 +161,7 @@ impl Pipeline {
         let Session {
             deliveries,
             consumer,
+            hand,
             lost,
             trouble,
             outdated,
@@ -170,6 +182,7 @@ impl Pipeline {
             retire: CancellationToken::new(),
             over: CancellationToken::new(),
             untold: Arc::default(),
+            has_succeeded: Arc::default(),
             parked_because: Arc::default(),
             unsettled: Arc::default(),
             resting: watch::Sender::new(0),
@@ -184,33 +197,37 @@ impl Pipeline {
             places: self.places.clone(),
             resting: lease.resting.subscribe(),
             was_clogged: false,
+            shares: self.parts.share.subscribe(),
             pipeline: self,
             lease,
             deliveries,
+            hand,
             lost,
             trouble,
             outdated,
             sieve,
             set_aside: VecDeque::new(),
             rejected: Vec::new(),
+            surplus: Vec::new(),
+            is_stopped: false,
             is_rejecting: false,
             batcher,
             prefetch: prefetch as usize,
             terms,
             prefetch_limit,
-            widens_at: Instant::now() + SETTLED_IN,
-            changes_prefetch: false,
             parked: 0,
         };
         let end = run.run().await;
         if let End::Lost(error) = &end {
             if let SourceError::Unreadable { .. } = error {
-                run.pipeline.caution.begin(terms.prefetch);
+                let lent = run.lent_at_most();
+                run.pipeline.caution.begin(lent);
             }
             // Whatever is left of it: a channel that is still open would keep what it lent.
             run.lease.over.cancel();
             run.lease.consumer.close().await;
         }
+        run.pipeline.sizes.end_session();
         end
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
-    time::{Duration, Instant, sleep_until, timeout},
+    time::{Duration, sleep_until, timeout},
 };
 use tracing::{Instrument, Span, error, info, warn};
 
@@ -22,12 +22,10 @@ use crate::{
     filter::Sieve,
     groups::Groups,
     mapping::Mapping,
+    memory::Hand,
     metrics::DropReason,
     source::{Arrival, Delivery, Outdated, Receipt, SourceError, Terms, Unusable},
 };
-
-/// How long a session lasts at least before it gives way to one with a larger prefetch.
-pub(super) const SETTLED_IN: Duration = Duration::from_secs(60);
 
 /// How long to wait for a session's own cause when something else says that it is lost.
 const CAUSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -39,6 +37,10 @@ enum Event {
     Lose(SourceError),
     Trouble,
     Outdate,
+    /// More arrived than there is memory for.
+    Overflow,
+    /// The mapping may have more or less in hand.
+    Share,
     Adjust,
     /// More or fewer messages wait to be retried.
     Rest,
@@ -52,6 +54,10 @@ pub(super) struct Run<'a> {
     pub(super) pipeline: &'a mut Pipeline,
     pub(super) lease: Arc<Lease>,
     pub(super) deliveries: mpsc::Receiver<Arrival>,
+    /// What the deliveries take.
+    pub(super) hand: Hand,
+    /// Tells when mappings come or go that share the memory.
+    pub(super) shares: watch::Receiver<usize>,
     pub(super) lost: oneshot::Receiver<SourceError>,
     pub(super) trouble: watch::Receiver<Option<SourceError>>,
     pub(super) outdated: Outdated,
@@ -60,16 +66,16 @@ pub(super) struct Run<'a> {
     pub(super) set_aside: VecDeque<Delivery>,
     /// Deliveries that no filter accepts, until they are acknowledged together.
     pub(super) rejected: Vec<Receipt>,
+    /// Deliveries for which there was no memory.
+    pub(super) surplus: Vec<Receipt>,
+    /// The broker was asked to send nothing more, since there was no memory.
+    pub(super) is_stopped: bool,
     /// Some are being acknowledged now; so further ones gather meanwhile.
     pub(super) is_rejecting: bool,
     pub(super) batcher: Batcher,
     pub(super) prefetch: usize,
     pub(super) terms: Terms,
     pub(super) prefetch_limit: u32,
-    /// From when on it may give way to one with a larger prefetch.
-    pub(super) widens_at: Instant,
-    /// Its prefetch was changed already: that needs no new session.
-    pub(super) changes_prefetch: bool,
     pub(super) parked: usize,
     pub(super) places: Arc<Semaphore>,
     /// Messages that wait to be retried without a place.
@@ -98,6 +104,12 @@ impl Run<'_> {
                     self.retire().await;
                     return End::Outgrown;
                 }
+                Event::Overflow => {
+                    if let Err(error) = self.stop_lending().await {
+                        return End::Lost(self.cause_of_loss(error).await);
+                    }
+                }
+                Event::Share => {}
                 Event::Adjust => {
                     if self.adjust() {
                         info!("opening a session, in which what is parked comes again");
@@ -110,40 +122,66 @@ impl Run<'_> {
                 Event::Arrive(arrival) => self.take(arrival),
                 Event::Window => self.close(ClosedBy::Window),
             }
-            if self.has_outgrown_its_terms() {
-                match self.change_prefetch().await {
-                    Ok(true) => {}
-                    Ok(false) => {
-                        info!(record_size = self.pipeline.record_size.0, "opening a session with another prefetch");
-                        self.retire().await;
-                        return End::Outgrown;
-                    }
-                    Err(error) => return End::Lost(error),
-                }
+            let terms = self.pipeline.terms(self.prefetch_limit);
+            self.hand.limit(terms.memory);
+            if terms.alone != self.terms.alone {
+                info!(alone = terms.alone, "opening a session on another connection");
+                self.retire().await;
+                return End::Outgrown;
             }
+            if self.has_outgrown_its_terms(terms.prefetch)
+                && let Err(error) = self.change_terms(terms).await
+            {
+                return End::Lost(self.cause_of_loss(error).await);
+            }
+            if self.is_exhausted() {
+                self.close(ClosedBy::Credit);
+                self.pipeline.sizes.count_unfit();
+                self.retire().await;
+                return End::Outgrown;
+            }
+            self.close_without_credit();
         }
     }
 
-    /// Changes the prefetch of the session that runs, if that can be done.
-    async fn change_prefetch(&mut self) -> Result<bool, SourceError> {
-        let terms = self.pipeline.terms(self.prefetch_limit);
-        if terms.alone != self.terms.alone || !self.lease.consumer.set_prefetch(terms.prefetch).await? {
-            return Ok(false);
-        }
-        info!(record_size = self.pipeline.record_size.0, prefetch = terms.prefetch, "changed the prefetch");
+    /// Has nothing more sent, since there is no memory for it. What has arrived before is still worked on.
+    async fn stop_lending(&mut self) -> Result<(), SourceError> {
+        self.is_stopped = true;
+        self.lease.consumer.cancel().await
+    }
+
+    /// Whether the broker was stopped, and there is nothing more to take.
+    fn is_exhausted(&self) -> bool {
+        let is_at_end = || self.deliveries.is_closed() && self.deliveries.is_empty();
+        self.is_stopped && (!self.surplus.is_empty() || is_at_end())
+    }
+
+    async fn change_terms(&mut self, terms: Terms) -> Result<(), SourceError> {
+        self.lease.consumer.set_prefetch(terms.prefetch).await?;
+        info!(record_size = self.pipeline.sizes.record(), prefetch = terms.prefetch, "changed the prefetch");
         self.prefetch = terms.prefetch as usize;
         self.terms = terms;
-        self.changes_prefetch = true;
         self.take_released(); // as much as is parked, more may be taken now
-        Ok(true)
+        Ok(())
     }
 
-    /// Whether half the prefetch would do, or twice as much be better. A new session hands back what
-    /// was not tried, which quorum queues count: so a wider one waits its time.
-    fn has_outgrown_its_terms(&self) -> bool {
-        let (now, better) = (self.terms.prefetch, self.pipeline.terms(self.prefetch_limit).prefetch);
-        let has_settled_in = || self.terms.alone || self.changes_prefetch || Instant::now() >= self.widens_at;
-        better.saturating_mul(2) < now || (better / 2 >= now && has_settled_in())
+    /// What was lent before a change may come on top of what is lent after it: so nothing is widened until
+    /// what is in hand would fit into what is borrowed now.
+    fn has_outgrown_its_terms(&self, better: u32) -> bool {
+        let now = self.terms.prefetch;
+        let lending = self.pipeline.lending(self.prefetch_limit);
+        let has_room = || self.in_hand() <= now && self.hand.held() <= lending.share / 2;
+        !self.is_stopped && lending.is_worth_changing(now, better) && (better < now || has_room())
+    }
+
+    /// The deliveries that are not settled, but for those that wait for their acknowledgement without a batch.
+    fn in_hand(&self) -> u32 {
+        let in_hand = self.lease.unsettled.load(Ordering::Relaxed) + self.deliveries.len();
+        u32::try_from(in_hand).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn lent_at_most(&self) -> u32 {
+        self.in_hand().max(self.terms.prefetch)
     }
 
     async fn next_event(&mut self) -> Event {
@@ -162,9 +200,11 @@ impl Run<'_> {
             biased; // shed work before taking more
             () = self.lease.drain.cancelled() => Event::Drain,
             Some(result) = self.pipeline.tasks.join_next_with_id() => Event::Finish(result),
-            lost = &mut self.lost => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
+            lost = &mut self.lost, if !self.is_stopped => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
             Ok(()) = self.trouble.changed() => Event::Trouble,
             () = &mut self.outdated => Event::Outdate,
+            () = self.hand.went_over() => Event::Overflow,
+            Ok(()) = self.shares.changed() => Event::Share,
             Ok(()) = self.pipeline.parts.wanted.changed() => Event::Adjust,
             Ok(()) = self.resting.changed() => Event::Rest,
             Ok(_) = self.places.acquire(), if !has_place => Event::Place,
@@ -211,14 +251,21 @@ impl Run<'_> {
         while let Some(arrival) = next {
             taken += 1;
             match arrival {
-                Arrival::Delivery(delivery) if !self.sieve.passes(&delivery.record) => {
-                    self.rejected.push(delivery.receipt);
-                }
                 Arrival::Delivery(delivery) => {
-                    self.lease.unsettled.fetch_add(1, Ordering::Relaxed);
-                    self.offer(delivery);
+                    match delivery.record.size() {
+                        size @ EVENT_SIZE_LIMIT.. => self.pipeline.sizes.see_unfit(size),
+                        size => self.pipeline.sizes.see(size),
+                    }
+                    if self.sieve.passes(&delivery.record) {
+                        self.lease.unsettled.fetch_add(1, Ordering::Relaxed);
+                        self.offer(delivery);
+                    } else {
+                        self.rejected.push(delivery.receipt);
+                    }
                 }
+                Arrival::Surplus(receipt) => self.surplus.push(receipt),
                 Arrival::Unusable(unusable) => {
+                    self.pipeline.sizes.see_unfit(unusable.size);
                     self.lease.unsettled.fetch_add(1, Ordering::Relaxed);
                     self.give_up(unusable, 0);
                 }
@@ -229,7 +276,9 @@ impl Run<'_> {
         if !self.is_rejecting {
             self.reject();
         }
-        self.close_without_credit();
+        if self.pipeline.sizes.record() == 0 && self.is_all_lent() {
+            self.pipeline.sizes.end_sample(); // no larger one can come
+        }
     }
 
     /// Acknowledges what no filter accepts: all that has gathered, with one call.
@@ -262,8 +311,8 @@ impl Run<'_> {
                 let cause = format!(
                     "its record of {size} bytes is too large for an event, which has less than {EVENT_SIZE_LIMIT}"
                 );
-                let (attempts, original) = (delivery.failed, delivery.original.take());
-                self.give_up(Unusable { original, ..unusable(&delivery, DropReason::TooLarge, cause) }, attempts);
+                let (attempts, original, held) = (delivery.failed, delivery.original.take(), delivery.held.take());
+                self.give_up(Unusable { original, held, ..unusable(&delivery, DropReason::TooLarge, cause) }, attempts);
             }
         }
     }
@@ -282,7 +331,6 @@ impl Run<'_> {
         if self.parked > 0 && self.pipeline.mapping().dead_letter != before {
             return true;
         }
-        self.widens_at = Instant::now();
         info!("the settings of the mapping have changed");
         let mut waiting = self.batcher.abandon();
         waiting.extend(self.pipeline.groups.take_waiting());
@@ -313,14 +361,18 @@ impl Run<'_> {
         {
             self.offer(delivery);
         }
-        self.close_without_credit();
     }
 
     /// A batch never waits for what the broker cannot send.
     fn close_without_credit(&mut self) {
-        if self.may_take() && self.lease.unsettled.load(Ordering::Relaxed) >= self.prefetch {
+        if self.may_take() && self.is_all_lent() {
             self.close(ClosedBy::Credit);
         }
+    }
+
+    /// Whether the broker can send no more until something is settled.
+    fn is_all_lent(&self) -> bool {
+        self.lease.unsettled.load(Ordering::Relaxed) >= self.prefetch
     }
 
     fn close(&mut self, by: ClosedBy) {
@@ -330,7 +382,7 @@ impl Run<'_> {
     }
 
     fn start(&mut self, batch: Batch) {
-        self.pipeline.record_size.observe(batch.bytes() / batch.len());
+        self.pipeline.sizes.end_sample();
         let groups = Groups::of(&batch);
         let task = self.lease.clone().process(batch, Place::new(&self.places)).instrument(Span::current());
         let id = self.pipeline.tasks.spawn(task).id();
@@ -350,6 +402,9 @@ impl Run<'_> {
         if finished.session_number != self.lease.session_number {
             self.take_released();
             return Ok(()); // its deliveries went back with its session
+        }
+        if self.lease.has_succeeded.load(Ordering::Relaxed) {
+            self.pipeline.is_on_probation = false;
         }
         match finished.task {
             Task::Batch => self.pipeline.caution.reassure(),
@@ -428,12 +483,28 @@ impl Run<'_> {
         waiting.extend(self.pipeline.groups.take_waiting());
         waiting.extend(self.set_aside.drain(..));
         let mut untried: Vec<Receipt> = waiting.iter().map(|delivery| delivery.receipt).collect();
+        let mut surplus = std::mem::take(&mut self.surplus);
         while let Some(arrival) = self.deliveries.recv().await {
             untried.push(match arrival {
                 Arrival::Delivery(delivery) => delivery.receipt,
                 Arrival::Unusable(unusable) => unusable.receipt,
+                Arrival::Surplus(receipt) => {
+                    surplus.push(receipt);
+                    continue;
+                }
             });
         }
+        if self.hand.is_over() {
+            self.lease.parts.metrics.surplus.inc_by(surplus.len() as u64);
+            warn!(
+                surplus = surplus.len(),
+                share = self.terms.memory,
+                record_size = self.pipeline.sizes.record(),
+                "larger messages arrived than there is memory for (server.memory_limit_in_mebibytes); the session ends, \
+                 so that they go back, and another one borrows less"
+            );
+        }
+        untried.append(&mut surplus);
         untried.sort_unstable();
         info!(
             untried = untried.len(),

@@ -15,6 +15,7 @@ use super::record;
 use crate::{
     destination::{Destination, Letter, Original},
     event::Envelope,
+    memory::Hand,
     metrics::DropReason,
     source::{
         Arrival, Connect, Consumer, DeadLettered, Delivery, Disposition, Group, Receipt, Session, SourceError, Terms,
@@ -39,14 +40,18 @@ struct Inner {
     expired: Vec<String>,
     /// Ids, and whether they were tried.
     returned: Vec<(String, bool)>,
-    /// The prefetch can be changed, message ids are unique: as with ActiveMQ.
+    /// Message ids are unique: as with ActiveMQ.
     is_modern: bool,
+    /// A lost session counts against what it had lent: as with RabbitMQ.
+    counts_losses: bool,
     /// Dead-lettering would destroy messages.
     destroys_dead_letters: bool,
     hold_limit: Option<Duration>,
     destination: Option<Arc<dyn Destination>>,
     session: Option<Open>,
     sessions: u64,
+    /// The most bytes of padding that were lent at once.
+    most_bytes: usize,
 }
 
 struct Open {
@@ -54,7 +59,9 @@ struct Open {
     prefetch: usize,
     alone: bool,
     next_receipt: u64,
+    hand: Hand,
     unsettled: BTreeMap<u64, Message>,
+    bytes: usize,
     deliveries: Option<mpsc::Sender<Arrival>>,
     lost: oneshot::Sender<SourceError>,
     trouble: watch::Sender<Option<SourceError>>,
@@ -101,6 +108,7 @@ impl Message {
                 reason,
                 cause,
                 original,
+                held: None,
             });
         }
         let received_at = Instant::now();
@@ -114,6 +122,7 @@ impl Message {
             group: self.group.clone(),
             failed: 0,
             original: keeps_original.then(|| Original::new(self.id.clone())),
+            held: None,
         })
     }
 }
@@ -166,9 +175,14 @@ impl MemoryQueue {
         inner.lend();
     }
 
-    /// Its sessions can change their prefetch and know messages again, as those of ActiveMQ do.
+    /// Its sessions know messages again, as those of ActiveMQ do.
     pub fn be_modern(&self) {
         self.lock().is_modern = true;
+    }
+
+    /// It counts a lost session as a delivery of what it had lent, as RabbitMQ does.
+    pub fn count_losses(&self) {
+        self.lock().counts_losses = true;
     }
 
     /// It has no dead-letter target.
@@ -274,6 +288,11 @@ impl MemoryQueue {
         self.lock().session.as_ref().is_some_and(|session| session.alone)
     }
 
+    /// The most bytes of padding that were lent at once.
+    pub fn most_bytes(&self) -> usize {
+        self.lock().most_bytes
+    }
+
     /// How many sessions were opened.
     pub fn sessions(&self) -> u64 {
         self.lock().sessions
@@ -292,7 +311,19 @@ impl Inner {
         while session.unsettled.len() < session.prefetch {
             let Some(message) = self.ready.pop_front() else { return };
             session.next_receipt += 1;
-            let arrival = message.arrival(Receipt(session.next_receipt), self.destination.is_some());
+            let receipt = Receipt(session.next_receipt);
+            let arrival = match message.arrival(receipt, self.destination.is_some()) {
+                Arrival::Delivery(mut delivery) => match session.hand.take(delivery.record.size()) {
+                    Some(held) => {
+                        delivery.held = Some(held);
+                        Arrival::Delivery(delivery)
+                    }
+                    None => Arrival::Surplus(receipt),
+                },
+                arrival => arrival,
+            };
+            session.bytes += message.padding;
+            self.most_bytes = self.most_bytes.max(session.bytes);
             session.unsettled.insert(session.next_receipt, message);
             deliveries.try_send(arrival).expect("the channel holds the prefetch");
         }
@@ -322,7 +353,9 @@ impl Inner {
             return Err(error);
         }
         for receipt in receipts {
-            let message = self.session(number)?.unsettled.remove(&receipt.0).expect("a receipt is settled once");
+            let session = self.session(number)?;
+            let message = session.unsettled.remove(&receipt.0).expect("a receipt is settled once");
+            session.bytes -= message.padding;
             match how {
                 Disposition::Ack => self.acked.push(message.id),
                 Disposition::Expire => self.expired.push(message.id),
@@ -343,7 +376,9 @@ impl Inner {
         if self.destroys_dead_letters {
             return Ok(DeadLettered::NoTarget { why: "it would be destroyed".into() });
         }
-        let message = self.session(number)?.unsettled.remove(&receipt.0).expect("a receipt is settled once");
+        let session = self.session(number)?;
+        let message = session.unsettled.remove(&receipt.0).expect("a receipt is settled once");
+        session.bytes -= message.padding;
         self.dead_letters.push((message.id, cause.into()));
         self.lend();
         Ok(DeadLettered::Taken)
@@ -360,7 +395,11 @@ impl Connect for MemoryQueue {
         65_535
     }
 
-    async fn connect(&self, Terms { prefetch, alone }: Terms) -> Result<Session, SourceError> {
+    fn counts_losses(&self) -> bool {
+        self.lock().counts_losses
+    }
+
+    async fn connect(&self, Terms { prefetch, alone, memory }: Terms) -> Result<Session, SourceError> {
         let mut inner = self.lock();
         if let Some(error) = inner.refusals.pop_front() {
             return Err(error);
@@ -368,7 +407,8 @@ impl Connect for MemoryQueue {
         inner.take_back();
         inner.sessions += 1;
         let number = inner.sessions;
-        let (sender, deliveries) = mpsc::channel(if inner.is_modern { 65_535 } else { prefetch as usize });
+        let (sender, deliveries) = mpsc::channel(65_535);
+        let hand = Hand::new(memory);
         let (lost_sender, lost) = oneshot::channel();
         let (trouble_sender, trouble) = watch::channel(None);
         let (outdate, outdated) = oneshot::channel();
@@ -377,7 +417,9 @@ impl Connect for MemoryQueue {
             prefetch: prefetch as usize,
             alone,
             next_receipt: 0,
+            hand: hand.clone(),
             unsettled: BTreeMap::new(),
+            bytes: 0,
             deliveries: Some(sender),
             lost: lost_sender,
             trouble: trouble_sender,
@@ -387,6 +429,7 @@ impl Connect for MemoryQueue {
         Ok(Session {
             deliveries,
             consumer: Arc::new(MemoryConsumer { queue: self.clone(), number }),
+            hand,
             lost,
             trouble,
             outdated: Box::pin(async move {
@@ -454,14 +497,11 @@ impl Consumer for MemoryConsumer {
         self.queue.lock().dead_letter(self.number, receipt, cause)
     }
 
-    async fn set_prefetch(&self, prefetch: u32) -> Result<bool, SourceError> {
+    async fn set_prefetch(&self, prefetch: u32) -> Result<(), SourceError> {
         let mut inner = self.queue.lock();
-        let is_modern = inner.is_modern;
-        if is_modern {
-            inner.session(self.number)?.prefetch = prefetch as usize;
-            inner.lend();
-        }
-        Ok(is_modern)
+        inner.session(self.number)?.prefetch = prefetch as usize;
+        inner.lend();
+        Ok(())
     }
 
     async fn cancel(&self) -> Result<(), SourceError> {

@@ -13,9 +13,9 @@ use uuid::Uuid;
 pub use function::{Invocation, ScriptedFunction};
 pub use memory::{MemoryDestination, MemoryQueue};
 pub use source_suite::{
-    QueueUnderTest, dead_lettered_deliveries_never_come_again, deliveries_keep_the_queues_order,
-    drained_deliveries_come_again, no_more_than_the_prefetch_is_lent, settled_deliveries_never_come_again,
-    unsettled_deliveries_come_again_after_a_loss,
+    QueueUnderTest, another_prefetch_hands_nothing_back_and_keeps_the_order, dead_lettered_deliveries_never_come_again,
+    deliveries_keep_the_queues_order, drained_deliveries_come_again, no_more_than_the_prefetch_is_lent,
+    settled_deliveries_never_come_again, unsettled_deliveries_come_again_after_a_loss,
 };
 pub use store_suite::{
     StoreUnderTest, a_change_that_came_too_late_does_nothing, active_are_all_but_the_disabled_mappings,
@@ -79,5 +79,6 @@ pub fn delivery(receipt: u64, size: usize) -> Delivery {
         group: None,
         failed: 0,
         original: None,
+        held: None,
     }
 }

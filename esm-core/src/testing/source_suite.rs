@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::time::{Duration, timeout};
 
+use crate::memory::Memory;
 use crate::source::{Arrival, Connect, DeadLettered, Delivery, Disposition, Receipt, Session, Terms};
 
 /// Long enough for a real broker on a busy machine.
@@ -117,6 +118,34 @@ pub async fn no_more_than_the_prefetch_is_lent(queue: &dyn QueueUnderTest) {
     assert_eq!(ids(queue, &receive(&mut session, 1).await), ["3"]);
 }
 
+/// Another prefetch, also while something is settled, hands nothing back, and the order stays as it is.
+pub async fn another_prefetch_hands_nothing_back_and_keeps_the_order(queue: &dyn QueueUnderTest) {
+    let published: Vec<_> = (0..600).map(|number| number.to_string()).collect();
+    queue.publish(&published.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let mut session = connect(queue, 8).await;
+
+    let mut received = Vec::new();
+    let mut prefetches = [16, 64, 300, 20, 2, 150, 1, 40].into_iter().cycle();
+    while received.len() < published.len() {
+        let deliveries = receive(&mut session, 1).await;
+        assert!(deliveries.iter().all(|delivery| !delivery.record.is_redelivered()));
+        received.extend(ids(queue, &deliveries));
+        let receipts: Vec<_> = deliveries.iter().map(|delivery| delivery.receipt).collect();
+        if received.len() % 10 == 0 {
+            let prefetch = prefetches.next().expect("is endless");
+            let (changed, ()) =
+                tokio::join!(session.consumer.set_prefetch(prefetch), settle(&session, &receipts, Disposition::Ack));
+            changed.expect("the prefetch is changed");
+        } else {
+            settle(&session, &receipts, Disposition::Ack).await;
+        }
+    }
+
+    assert_eq!(received, published);
+    let more = timeout(Duration::from_millis(300), session.deliveries.recv()).await;
+    assert!(more.is_err(), "nothing comes twice");
+}
+
 /// What was dead-lettered does not come again.
 pub async fn dead_lettered_deliveries_never_come_again(queue: &dyn QueueUnderTest) {
     queue.publish(&["1", "2"]).await;
@@ -132,7 +161,7 @@ pub async fn dead_lettered_deliveries_never_come_again(queue: &dyn QueueUnderTes
 }
 
 async fn connect(queue: &dyn QueueUnderTest, prefetch: u32) -> Session {
-    timeout(PATIENCE, queue.source().connect(Terms { prefetch, alone: false }))
+    timeout(PATIENCE, queue.source().connect(Terms { prefetch, alone: false, memory: Memory::DEFAULT }))
         .await
         .expect("connects in time")
         .expect("connects")
@@ -151,6 +180,7 @@ fn delivery(arrival: Arrival) -> Delivery {
     match arrival {
         Arrival::Delivery(delivery) => delivery,
         Arrival::Unusable(unusable) => panic!("no record could be made: {}", unusable.cause),
+        Arrival::Surplus(_) => panic!("there was no memory for it"),
     }
 }
 

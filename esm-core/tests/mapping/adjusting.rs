@@ -136,7 +136,7 @@ async fn one_mapping_ends_in_good_order_while_others_run_on() {
     let metrics = Metrics::register(&registry).expect("registers");
     let (function, mut invocations) = ScriptedFunction::new([(Duration::from_secs(5), Outcome::Success)]);
     let function = function.into_function(&metrics);
-    let mut supervisor = Supervisor::new(metrics);
+    let mut supervisor = Supervisor::new(metrics, Conditions::default());
     let queues = [MemoryQueue::new(), MemoryQueue::new()];
     let mapping = |index: u128| Mapping { uuid: uuid::Uuid::from_u128(index), ..batches_of(1) };
     let mut statuses = Vec::new();

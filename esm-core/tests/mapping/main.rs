@@ -7,6 +7,7 @@ mod destinations;
 mod filters;
 mod groups;
 mod isolation;
+mod memory;
 mod redelivery;
 mod schedules;
 
@@ -23,7 +24,7 @@ use esm_core::{
     metrics::Metrics,
     source::SourceError,
     status::Status,
-    supervisor::Supervisor,
+    supervisor::{Conditions, Supervisor},
     testing::{Invocation, MemoryQueue, ScriptedFunction, mapping},
 };
 use prometheus::Registry;
@@ -68,12 +69,21 @@ impl Bench {
     fn start_with(
         queue: MemoryQueue,
         mapping: Mapping,
+        function: (Arc<ScriptedFunction>, mpsc::Receiver<Invocation>),
+    ) -> Self {
+        Self::start_under(Conditions::default(), queue, mapping, function)
+    }
+
+    fn start_under(
+        conditions: Conditions,
+        queue: MemoryQueue,
+        mapping: Mapping,
         (function, invocations): (Arc<ScriptedFunction>, mpsc::Receiver<Invocation>),
     ) -> Self {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).expect("registers");
         let function = function.into_function(&metrics);
-        let mut supervisor = Supervisor::new(metrics);
+        let mut supervisor = Supervisor::new(metrics, conditions);
         let status = supervisor.start(mapping, Arc::new(queue.clone()), function);
         Self { queue, invocations, supervisor, status, registry }
     }
@@ -357,7 +367,8 @@ async fn large_records_make_the_prefetch_smaller_and_nothing_is_lost() {
     sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.queue.acked(), (0..60).map(|id| id.to_string()).collect::<Vec<_>>());
     assert_eq!(bench.queue.prefetch(), 11, "two events of 6 MiB");
-    assert_eq!(bench.queue.sessions(), 2);
+    assert_eq!(bench.queue.sessions(), 1);
+    assert_eq!(bench.queue.returned(), []);
     let mut invoked = 0;
     while let Ok(invocation) = bench.invocations.try_recv() {
         invoked += invocation.ids.len();
@@ -390,13 +401,13 @@ async fn after_an_unreadable_message_one_at_a_time_is_borrowed_until_the_queue_i
     bench.queue.lose(unreadable);
     sleep(Duration::from_secs(5)).await;
     assert_eq!((bench.queue.prefetch(), bench.queue.is_alone()), (1, true));
-    bench.queue.publish(0..199);
+    bench.queue.publish(0..63);
     sleep(Duration::from_secs(60)).await;
-    assert_eq!((bench.queue.prefetch(), bench.queue.is_alone()), (1, true), "200 were lent with it");
-    bench.queue.publish([199]);
+    assert_eq!((bench.queue.prefetch(), bench.queue.is_alone()), (1, true), "64 were lent with it");
+    bench.queue.publish([63]);
     sleep(Duration::from_secs(60)).await;
-    assert_eq!((bench.queue.prefetch(), bench.queue.is_alone()), (200, false));
-    assert_eq!(bench.queue.acked().len(), 200);
+    assert_eq!((bench.queue.prefetch(), bench.queue.is_alone()), (64, false));
+    assert_eq!(bench.queue.acked().len(), 64);
 }
 
 #[tokio::test(start_paused = true)]
@@ -563,7 +574,7 @@ async fn mappings_share_a_functions_reserved_concurrency_in_turn() {
     let script = vec![(Duration::from_secs(1), Outcome::Success); 6];
     let (function, mut invocations) = ScriptedFunction::new(script);
     let function = Arc::new(Function::new("f".into(), Duration::from_secs(60), Some(1), function, &metrics));
-    let mut supervisor = Supervisor::new(metrics);
+    let mut supervisor = Supervisor::new(metrics, Conditions::default());
     let queues = [MemoryQueue::new(), MemoryQueue::new()];
     for (index, queue) in queues.iter().enumerate() {
         let uuid = uuid::Uuid::from_u128(index as u128);

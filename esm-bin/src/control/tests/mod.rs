@@ -17,6 +17,7 @@ use esm_core::{
     metrics::Metrics,
     source::{Connect, Consumer, DeadLettered, Disposition, Receipt, Session, SourceError, Terms},
     status::State,
+    supervisor::Conditions,
     testing::MemoryQueue,
 };
 use prometheus::Registry;
@@ -137,7 +138,7 @@ impl Consumer for TrackedConsumer {
         self.consumer.dead_letter(receipt, cause).await
     }
 
-    async fn set_prefetch(&self, prefetch: u32) -> Result<bool, SourceError> {
+    async fn set_prefetch(&self, prefetch: u32) -> Result<(), SourceError> {
         self.consumer.set_prefetch(prefetch).await
     }
 
@@ -185,7 +186,7 @@ impl Bench {
         let plane = ControlPlane::new(store, targets, mappings);
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
-        let reconciler = Reconciler::begin(plane.clone(), metrics).await.unwrap();
+        let reconciler = Reconciler::begin(plane.clone(), metrics, Conditions::default()).await.unwrap();
         let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciler.run(CancellationToken::new())));
         Self { plane, readers, registry, reconciler, folder }
     }

@@ -1,0 +1,126 @@
+//! The deliveries of one channel in the broker's order, whichever of its consumers they are for.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    task::{Context, Poll},
+};
+
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use tokio::sync::mpsc;
+
+/// Merges a consumer and those that take its place, one after the other.
+pub(crate) struct Deliveries {
+    consumers: Vec<lapin::Consumer>,
+    successors: mpsc::Receiver<lapin::Consumer>,
+    in_order: InOrder<Delivery>,
+}
+
+impl Deliveries {
+    /// Those of the first consumer of a channel, and of `successors`, each of which has to be sent before the one before
+    /// it is cancelled.
+    pub(crate) fn new(consumer: lapin::Consumer, successors: mpsc::Receiver<lapin::Consumer>) -> Self {
+        Self { consumers: vec![consumer], successors, in_order: InOrder::new() }
+    }
+
+    /// The next one; `None` when the last consumer has ended. May be dropped half-way.
+    pub(crate) async fn next(&mut self) -> Option<lapin::Result<Delivery>> {
+        loop {
+            let has_several = self.consumers.len() > 1;
+            if let Some(delivery) = self.in_order.next(has_several) {
+                return Some(Ok(delivery));
+            }
+            if self.consumers.is_empty() {
+                return None;
+            }
+            match poll_fn(|context| self.poll_next(context)).await {
+                Some(Ok(delivery)) => {
+                    let has_several = self.consumers.len() > 1;
+                    if let Some(delivery) = self.in_order.pass(delivery.delivery_tag, delivery, has_several) {
+                        return Some(Ok(delivery));
+                    }
+                }
+                Some(Err(error)) => return Some(Err(error)),
+                None => {}
+            }
+        }
+    }
+
+    /// What one of the consumers has; `None` if it has ended.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<lapin::Result<Delivery>>> {
+        while let Poll::Ready(Some(successor)) = self.successors.poll_recv(context) {
+            self.consumers.push(successor);
+        }
+        for index in 0..self.consumers.len() {
+            match self.consumers[index].poll_next_unpin(context) {
+                Poll::Ready(Some(next)) => return Poll::Ready(Some(next)),
+                Poll::Ready(None) => {
+                    drop(self.consumers.remove(index));
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// Puts what comes from several sides into the order of its tags, which count up from 1 without a gap.
+struct InOrder<T> {
+    next: u64,
+    early: BTreeMap<u64, T>,
+}
+
+impl<T> InOrder<T> {
+    fn new() -> Self {
+        Self { next: 1, early: BTreeMap::new() }
+    }
+
+    /// Lets an item through whose turn it is, and keeps one that came too early.
+    fn pass(&mut self, tag: u64, item: T, has_other_sides: bool) -> Option<T> {
+        if self.early.is_empty() && (tag == self.next || !has_other_sides) {
+            self.next = tag + 1;
+            return Some(item);
+        }
+        self.early.insert(tag, item);
+        None
+    }
+
+    /// The next one of those that were kept, unless one before it may still come from another side.
+    fn next(&mut self, has_other_sides: bool) -> Option<T> {
+        let first = self.early.first_entry()?;
+        if has_other_sides && *first.key() != self.next {
+            return None;
+        }
+        let (tag, item) = first.remove_entry();
+        self.next = tag + 1;
+        Some(item)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_too_early_waits_for_its_turn() {
+        let mut in_order = InOrder::new();
+        assert_eq!(in_order.pass(1, 'a', false), Some('a'));
+        assert_eq!(in_order.pass(3, 'c', true), None);
+        assert_eq!(in_order.pass(4, 'd', true), None);
+        assert_eq!(in_order.next(true), None);
+        assert_eq!(in_order.pass(2, 'b', true), None);
+        let kept: String = std::iter::from_fn(|| in_order.next(true)).collect();
+        assert_eq!(kept, "bcd");
+        assert_eq!(in_order.pass(5, 'e', true), Some('e'));
+    }
+
+    #[test]
+    fn nothing_waits_for_a_side_that_is_not_there() {
+        let mut in_order = InOrder::new();
+        assert_eq!(in_order.pass(7, 'a', false), Some('a'));
+        assert_eq!(in_order.pass(9, 'b', true), None);
+        assert_eq!(in_order.next(false), Some('b'));
+    }
+}
