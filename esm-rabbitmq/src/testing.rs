@@ -56,7 +56,11 @@ impl TestBroker {
         let root = std::env::var("ESM_TEST_DIR").map_or_else(|_| std::env::temp_dir(), PathBuf::from);
         let dir = root.join(format!("{name}-{}", std::process::id()));
         let parent = std::process::id().to_string();
+        let release = std::env::var("ESM_TEST_RABBITMQ_RELEASE").ok();
         let mut arguments = vec!["up", "--parent-pid", &parent];
+        if let Some(release) = &release {
+            arguments.extend(["--rabbitmq", release]);
+        }
         for line in conf {
             arguments.extend(["--conf", line]);
         }

@@ -1,4 +1,4 @@
-//! RabbitMQ, from Debian's package.
+//! RabbitMQ, from Debian's package, the system's own or one of another release.
 
 use std::env;
 use std::fs;
@@ -12,15 +12,16 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::certificates::Certificates;
-use super::engine::{self, Broker};
+use super::engine::{self, Broker, Settings};
 use super::node::log_file;
+use super::release::Release;
 use crate::http;
 use crate::ports;
 use crate::process::{self, Process};
 use crate::wait;
 
 /// Not the one in `/usr/sbin`: Debian's wrapper there insists on the user `rabbitmq`.
-const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+pub(super) const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
 /// Erlang's name service starts at once.
 const EPMD_LIMIT: Duration = Duration::from_mins(1);
@@ -28,6 +29,8 @@ const EPMD_LIMIT: Duration = Duration::from_mins(1);
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Rabbitmq {
     ports: Ports,
+    /// `None`: the system's own.
+    release: Option<Release>,
     /// Erlang's name service. It outlives the broker, so we start it ourselves and know its id.
     epmd: Option<Process>,
 }
@@ -42,9 +45,10 @@ struct Ports {
 }
 
 impl Rabbitmq {
-    pub(super) fn new() -> Result<Self> {
+    pub(super) fn new(settings: &Settings) -> Result<Self> {
         let [amqp, amqps, management, distribution, epmd] = ports::free()?;
-        Ok(Self { ports: Ports { amqp, amqps, management, distribution, epmd }, epmd: None })
+        let ports = Ports { amqp, amqps, management, distribution, epmd };
+        Ok(Self { ports, release: settings.release, epmd: None })
     }
 
     /// Where it speaks AMQP.
@@ -77,9 +81,16 @@ impl Rabbitmq {
         lines(own.into_iter().chain(further.iter().cloned()))
     }
 
+    fn program(&self, program: &str, folder: &Path) -> Result<Command> {
+        match self.release {
+            Some(release) => release.command(program, folder),
+            None => Ok(Command::new(program)),
+        }
+    }
+
     fn spawn_epmd(&self, folder: &Path) -> Result<Process> {
         let port = self.ports.epmd;
-        let mut command = Command::new("epmd");
+        let mut command = self.program("epmd", folder)?;
         command.args(["-port", &port.to_string(), "-address", "127.0.0.1", "-relaxed_command_check"]);
         let log = log_file(folder, "epmd.log")?;
         let epmd = process::spawn_detached(command.stdout(log.try_clone()?).stderr(log))?;
@@ -93,7 +104,7 @@ impl Rabbitmq {
     fn spawn_broker(&self, folder: &Path) -> Result<Process> {
         let Ports { distribution, epmd, .. } = self.ports;
         let log = log_file(folder, self.log_name())?;
-        let mut command = Command::new(SERVER);
+        let mut command = self.program(SERVER, folder)?;
         command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("LANG", "C.UTF-8");
         for (name, path) in [
             ("HOME", "home"),
@@ -166,7 +177,7 @@ impl Broker for Rabbitmq {
         let Ports { amqps, management, .. } = self.ports;
         let certificates = Certificates::at(&folder.join("tls"));
         let path = |path: &Path| path.display().to_string();
-        Ok(vec![
+        let mut environment = vec![
             ("ESM_TEST_RABBITMQ_URL", self.endpoint()),
             ("ESM_TEST_RABBITMQ_TLS_URL", format!("amqps://localhost:{amqps}")),
             ("ESM_TEST_RABBITMQ_MANAGEMENT_URL", format!("http://127.0.0.1:{management}")),
@@ -174,7 +185,10 @@ impl Broker for Rabbitmq {
             ("ESM_TEST_RABBITMQ_CLIENT_CERT_FILE", path(&certificates.client)),
             ("ESM_TEST_RABBITMQ_CLIENT_KEY_FILE", path(&certificates.client_key)),
             ("ESM_TEST_RABBITMQ_DIR", path(folder)),
-        ])
+        ];
+        // For tests that start nodes of their own.
+        environment.extend(self.release.map(|release| ("ESM_TEST_RABBITMQ_RELEASE", release.name().to_owned())));
+        Ok(environment)
     }
 
     fn log_name(&self) -> &'static str {
