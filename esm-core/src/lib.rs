@@ -24,6 +24,7 @@ pub mod mapping;
 pub mod metrics;
 mod pipeline;
 pub mod retry;
+mod returns;
 pub mod source;
 pub mod status;
 pub mod store;

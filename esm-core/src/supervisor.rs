@@ -30,6 +30,7 @@ const GOOD_SESSION: Duration = Duration::from_secs(30);
 /// Runs mappings, each by itself: what happens to one does not touch another.
 pub struct Supervisor {
     metrics: Metrics,
+    drain_timeout: Option<Duration>,
     drain: CancellationToken,
     tasks: JoinSet<()>,
     running: HashMap<Id, Running>,
@@ -45,7 +46,14 @@ struct Running {
 impl Supervisor {
     /// A supervisor of nothing yet.
     pub fn new(metrics: Metrics) -> Self {
-        Self { metrics, drain: CancellationToken::new(), tasks: JoinSet::new(), running: HashMap::new() }
+        let (drain, tasks, running) = (CancellationToken::new(), JoinSet::new(), HashMap::new());
+        Self { metrics, drain_timeout: None, drain, tasks, running }
+    }
+
+    /// Whoever calls [`Self::drain`] waits so long; if `None`, for the longest timeout of a function and a little more.
+    #[must_use]
+    pub fn with_drain_timeout(self, drain_timeout: Option<Duration>) -> Self {
+        Self { drain_timeout, ..self }
     }
 
     /// Starts a mapping, of which none with its UUID may be running. What it does shows in its status.
@@ -63,7 +71,8 @@ impl Supervisor {
         let (drain, uuid) = (self.drain.child_token(), mapping.uuid);
         let wanted = watch::Sender::new(mapping.clone());
         let metrics = self.metrics.mapping(&mapping);
-        let parts = Parts { metrics, mapping, wanted: wanted.subscribe(), function, status: writer };
+        let drain_timeout = self.drain_timeout.unwrap_or(function.timeout);
+        let parts = Parts { metrics, mapping, wanted: wanted.subscribe(), function, status: writer, drain_timeout };
         let task = self.tasks.spawn(keep_running(parts, source, drain.clone()).instrument(span));
         self.running.insert(task.id(), Running { uuid, drain, wanted });
         status

@@ -15,7 +15,7 @@ use std::{collections::VecDeque, sync::Arc};
 use tokio::{
     sync::{Semaphore, watch},
     task::{Id, JoinError, JoinSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -46,6 +46,8 @@ pub(crate) struct Parts {
     pub(crate) function: Arc<Function>,
     pub(crate) metrics: Arc<MappingMetrics>,
     pub(crate) status: StatusWriter,
+    /// How long a drain may take at least.
+    pub(crate) drain_timeout: Duration,
 }
 
 /// Why a session ended.
@@ -151,6 +153,7 @@ impl Pipeline {
             envelope,
             prefetch,
             hold_limit,
+            delivery_limit,
             unique_ids,
             destination,
         } = session;
@@ -160,8 +163,9 @@ impl Pipeline {
             consumer,
             destination,
             hold_limit,
+            delivery_limit,
             failures: unique_ids.then(|| self.failures.clone()),
-            drain: drain.clone(),
+            closing: CancellationToken::new(),
             retire: CancellationToken::new(),
             over: CancellationToken::new(),
             untold: Arc::default(),
@@ -181,6 +185,8 @@ impl Pipeline {
             was_clogged: false,
             pipeline: self,
             lease,
+            drain: drain.clone(),
+            most_returned: 0,
             deliveries,
             lost,
             trouble,

@@ -8,8 +8,9 @@ use std::{
 
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
-    time::{Duration, Instant, sleep_until, timeout},
+    time::{Duration, Instant, sleep, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, error, info, warn};
 
 use super::{
@@ -23,6 +24,7 @@ use crate::{
     groups::Groups,
     mapping::Mapping,
     metrics::DropReason,
+    returns::{is_endangered, last_start},
     source::{Arrival, Delivery, Outdated, Receipt, SourceError, Terms, Unusable},
 };
 
@@ -51,6 +53,10 @@ enum Event {
 pub(super) struct Run<'a> {
     pub(super) pipeline: &'a mut Pipeline,
     pub(super) lease: Arc<Lease>,
+    /// Asks for the end of the session.
+    pub(super) drain: CancellationToken,
+    /// How often the broker has taken back the message that it has taken back most.
+    pub(super) most_returned: u32,
     pub(super) deliveries: mpsc::Receiver<Arrival>,
     pub(super) lost: oneshot::Receiver<SourceError>,
     pub(super) trouble: watch::Receiver<Option<SourceError>>,
@@ -151,7 +157,7 @@ impl Run<'_> {
         };
         tokio::select! {
             biased; // shed work before taking more
-            () = self.lease.drain.cancelled() => Event::Drain,
+            () = self.drain.cancelled() => Event::Drain,
             Some(result) = self.pipeline.tasks.join_next_with_id() => Event::Finish(result),
             lost = &mut self.lost => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
             Ok(()) = self.trouble.changed() => Event::Trouble,
@@ -260,7 +266,12 @@ impl Run<'_> {
     }
 
     fn push(&mut self, delivery: Delivery) {
-        if let Some(batch) = self.batcher.push(delivery) {
+        self.most_returned = self.most_returned.max(delivery.returns);
+        if is_endangered(delivery.returns, self.lease.delivery_limit) {
+            let (message_id, returns) = (delivery.record.message_id(), delivery.returns);
+            warn!(message_id, returns, "the broker will soon drop this message; it is invoked next, and alone");
+            self.start(Batch::alone(delivery));
+        } else if let Some(batch) = self.batcher.push(delivery) {
             self.start(batch);
         }
     }
@@ -270,9 +281,7 @@ impl Run<'_> {
         self.pipeline.adopt_settings();
         self.widens_at = Instant::now();
         info!("the settings of the mapping have changed");
-        let mut waiting = self.batcher.abandon();
-        waiting.extend(self.pipeline.groups.take_waiting());
-        waiting.extend(self.set_aside.drain(..));
+        let mut waiting = self.take_waiting();
         waiting.sort_unstable_by_key(|delivery| delivery.receipt);
         self.lease = Arc::new(Lease { parts: self.pipeline.parts.clone(), ..Lease::clone(&self.lease) });
         self.batcher = Batcher::new(self.pipeline.mapping(), &self.lease.envelope);
@@ -398,20 +407,109 @@ impl Run<'_> {
     async fn retire(&mut self) {
         let consumer = self.lease.consumer.clone();
         self.reject();
+        let works_off = self.most_returned > 0 && self.lease.delivery_limit.is_some();
+        if self.drain.is_cancelled() && !works_off {
+            self.lease.closing.cancel();
+        }
         let cancelled = consumer.cancel().await;
         self.lease.retire.cancel();
         match cancelled {
-            Ok(()) => self.hand_back_untried().await,
+            Ok(()) => {
+                if works_off {
+                    self.work_off().await;
+                    self.lease.closing.cancel();
+                }
+                self.hand_back_untried().await;
+            }
             Err(error) => warn!(%error, "could not stop deliveries in good order; the broker takes them back itself"),
         }
+        tokio::select! {
+            () = self.drain.cancelled() => {}
+            () = self.pipeline.finish() => {}
+        }
+        self.lease.closing.cancel();
         self.pipeline.finish().await;
         consumer.close().await;
     }
 
-    async fn hand_back_untried(&mut self) {
+    /// Invokes what was lent and not tried, for as long as the end may wait: the broker would count its return. What it
+    /// would soon drop comes first.
+    async fn work_off(&mut self) {
+        let mut waiting = self.take_waiting();
+        while let Some(arrival) = self.deliveries.recv().await {
+            self.lease.parts.metrics.polled.inc();
+            match arrival {
+                Arrival::Delivery(delivery) if !self.sieve.passes(&delivery.record) => {
+                    self.rejected.push(delivery.receipt);
+                }
+                Arrival::Delivery(delivery) => {
+                    self.lease.unsettled.fetch_add(1, Ordering::Relaxed);
+                    waiting.push(delivery);
+                }
+                Arrival::Unusable(unusable) => {
+                    self.lease.unsettled.fetch_add(1, Ordering::Relaxed);
+                    self.give_up(unusable, 0);
+                }
+            }
+        }
+        if !self.is_rejecting {
+            self.reject();
+        }
+        let limit = self.lease.delivery_limit;
+        waiting.sort_by_key(|delivery| (!is_endangered(delivery.returns, limit), delivery.receipt));
+        info!(
+            untried = waiting.len(),
+            running = self.pipeline.batches_in_flight,
+            function = self.lease.parts.function.name,
+            "draining: what was not tried is worked off, since the broker counts what comes back"
+        );
+        self.set_aside = waiting.into();
+        let parts = &self.lease.parts;
+        let last_start = last_start(parts.drain_timeout, parts.function.timeout);
+        let deadline = sleep(last_start);
+        tokio::pin!(deadline);
+        let places = self.places.clone();
+        loop {
+            self.offer_set_aside();
+            if self.set_aside.is_empty() && self.pipeline.tasks.is_empty() {
+                return;
+            }
+            let has_place = self.has_place();
+            tokio::select! {
+                biased;
+                () = &mut deadline => return,
+                _ = &mut self.lost => return,
+                Some(result) = self.pipeline.tasks.join_next_with_id() => {
+                    if self.finish(result).is_err() {
+                        return;
+                    }
+                }
+                Ok(_) = places.acquire(), if !has_place => {}
+            }
+        }
+    }
+
+    fn offer_set_aside(&mut self) {
+        while self.has_place()
+            && let Some(delivery) = self.set_aside.pop_front()
+        {
+            self.offer(delivery);
+        }
+        if self.set_aside.is_empty() {
+            self.close(ClosedBy::Credit);
+        }
+    }
+
+    /// What was taken and is in no batch, or in the open one.
+    fn take_waiting(&mut self) -> Vec<Delivery> {
         let mut waiting = self.batcher.abandon();
         waiting.extend(self.pipeline.groups.take_waiting());
         waiting.extend(self.set_aside.drain(..));
+        waiting
+    }
+
+    async fn hand_back_untried(&mut self) {
+        let waiting = self.take_waiting();
         let mut untried: Vec<Receipt> = waiting.iter().map(|delivery| delivery.receipt).collect();
         while let Some(arrival) = self.deliveries.recv().await {
             untried.push(match arrival {

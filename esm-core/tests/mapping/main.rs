@@ -8,6 +8,7 @@ mod filters;
 mod groups;
 mod isolation;
 mod redelivery;
+mod returns;
 mod schedules;
 
 use std::{
