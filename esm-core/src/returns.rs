@@ -9,6 +9,11 @@ const RESERVE: u32 = 3;
 /// answer long before it.
 const LEAST: Duration = Duration::from_secs(5);
 
+/// For how long what was not tried is kept while nothing can be tried, if the broker lets a delivery be held for so long.
+pub(crate) fn longest_wait(hold_limit: Duration) -> Duration {
+    hold_limit / 2
+}
+
 /// Whether one of the next returns would be the last of a message that has come back so often: it is invoked next and
 /// alone, and not given back as long as that can be helped.
 pub(crate) fn is_endangered(returns: u32, limit: Option<u32>) -> bool {

@@ -38,6 +38,9 @@ pub(crate) enum Command {
         /// ActiveMQ: also start a standby on the same store, as the node `standby` inside this one's folder
         #[arg(long)]
         standby: bool,
+        /// RabbitMQ: a cluster of three, the others as the nodes `second` and `third` inside this one's folder
+        #[arg(long, conflicts_with = "standby")]
+        cluster: bool,
         /// RabbitMQ of this release instead of the system's own; installs it when it is not there, which takes root
         #[arg(long, value_name = "RELEASE")]
         rabbitmq: Option<Release>,
@@ -98,8 +101,9 @@ impl Place {
 
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
-        Command::Up { place, conf, standby, rabbitmq, parent_pid } => {
-            let settings = Settings { conf, parent_pid, standby, release: rabbitmq, ..Settings::of(place.kind) };
+        Command::Up { place, conf, standby, cluster, rabbitmq, parent_pid } => {
+            let settings =
+                Settings { conf, parent_pid, standby, cluster, release: rabbitmq, ..Settings::of(place.kind) };
             up(&place.folder()?, &settings)
         }
         Command::Env(place) => print_environment(&place.node()?),

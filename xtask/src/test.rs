@@ -26,7 +26,7 @@ use crate::workspace;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Also the long counts, and RabbitMQ's tests once more with RabbitMQ 4, which takes root
+    /// Also the long counts and clusters, and RabbitMQ's tests once more with RabbitMQ 4, which takes root
     #[arg(long)]
     all: bool,
     /// RabbitMQ's tests only, with this release instead of the system's own; installs it when it is not there
@@ -51,17 +51,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let clients = Clients { python: python::for_tests()?, node_modules: node::modules_with_runtime_client()? };
     interrupt.check()?;
     let folder = tempfile::Builder::new().prefix("esm-test-").tempdir()?;
+    let mut further = arguments.further.clone();
+    if further.is_empty() && !arguments.all {
+        // They take their time.
+        further = ["--", "--skip", "cluster::"].map(str::to_owned).to_vec();
+    }
     let run = Run { all: arguments.all, clients, interrupt: &interrupt };
     let mut passed = BTreeSet::new();
     if arguments.rabbitmq.is_none() {
         let folder = folder.path().join("system");
-        passed = run.cargo_test(&command(&arguments.further), &start(&folder)?, &folder)?;
+        passed = run.cargo_test(&command(&further), &start(&folder)?, &folder)?;
     }
     if let Some(release) = release {
         let folder = folder.path().join(release.name());
         eprintln!("test: starting RabbitMQ, release {}", release.name());
         let nodes = [PrivateNode::up(&folder.join(Kind::Rabbitmq.name()), Settings::of_release(release))?];
-        passed.extend(run.cargo_test(&command_for_rabbitmq(&arguments.further), &nodes, &folder)?);
+        passed.extend(run.cargo_test(&command_for_rabbitmq(&further), &nodes, &folder)?);
     }
     if arguments.further.is_empty() && arguments.rabbitmq.is_none() {
         faults::all_shown(&passed, arguments.all)?;
@@ -137,8 +142,19 @@ fn command(further: &[String]) -> Vec<String> {
 
 /// Likewise, of the tests that concern RabbitMQ.
 fn command_for_rabbitmq(further: &[String]) -> Vec<String> {
-    const RABBITMQ: [&str; 9] =
-        ["-p", "esm-rabbitmq", "-p", "esm-bin", "--lib", "--test", "source_suite", "--test", "rabbitmq"];
+    const RABBITMQ: [&str; 11] = [
+        "-p",
+        "esm-rabbitmq",
+        "-p",
+        "esm-bin",
+        "--lib",
+        "--test",
+        "source_suite",
+        "--test",
+        "returns",
+        "--test",
+        "rabbitmq",
+    ];
     cargo_arguments(further, &RABBITMQ)
 }
 

@@ -126,10 +126,14 @@ fn next_step(wanted: Option<State>, phase: Option<Phase>, change: Change) -> Opt
 impl Reconciler {
     /// A reconciler for a control plane; there may be one only. When it returns, everything that should
     /// run was started.
-    pub async fn begin(plane: ControlPlane, metrics: Metrics) -> Result<Self, StoreError> {
+    pub async fn begin(
+        plane: ControlPlane,
+        metrics: Metrics,
+        drain_timeout: Option<Duration>,
+    ) -> Result<Self, StoreError> {
         let mut reconciler = Self {
             plane,
-            supervisor: Supervisor::new(metrics.clone()),
+            supervisor: Supervisor::new(metrics.clone()).with_drain_timeout(drain_timeout),
             metrics,
             functions: HashMap::new(),
             at_work: BTreeMap::new(),

@@ -2,6 +2,7 @@
 //! publisher.
 
 mod broker;
+mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 mod delivery;
@@ -10,6 +11,7 @@ mod faults;
 mod hostile;
 mod large;
 mod processes;
+mod returns;
 mod rotation;
 mod shutdown;
 mod virtual_hosts;

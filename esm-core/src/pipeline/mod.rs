@@ -22,7 +22,7 @@ use tracing::error;
 
 use self::{
     lease::Lease,
-    run::{Run, SETTLED_IN},
+    run::{Borrows, Run, SETTLED_IN},
     terms::{Caution, RecordSize},
 };
 use crate::{
@@ -69,6 +69,8 @@ pub(crate) struct Pipeline {
     session_number: u64,
     record_size: RecordSize,
     caution: Caution,
+    /// What was not tried had to go back because batches were held for long: no more is borrowed than a batch.
+    is_held: bool,
     groups: Groups,
     failures: Arc<Failures>,
 }
@@ -98,6 +100,7 @@ impl Pipeline {
             session_number: 0,
             record_size: RecordSize::default(),
             caution: Caution::default(),
+            is_held: false,
             groups: Groups::default(),
             failures: Arc::default(),
         }
@@ -132,6 +135,7 @@ impl Pipeline {
     pub(crate) fn terms(&self, limit: u32) -> Terms {
         let alone = self.caution.is_on();
         let prefetch = if alone { 1 } else { self.parts.mapping.prefetch(limit, self.record_size.0) };
+        let prefetch = if self.is_held { prefetch.min(self.parts.mapping.batch_size.get().into()) } else { prefetch };
         Terms { prefetch, alone }
     }
 
@@ -187,6 +191,8 @@ impl Pipeline {
             lease,
             drain: drain.clone(),
             most_returned: 0,
+            stalled_since: None,
+            borrows: Borrows::Yes,
             deliveries,
             lost,
             trouble,

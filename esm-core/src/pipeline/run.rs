@@ -24,7 +24,7 @@ use crate::{
     groups::Groups,
     mapping::Mapping,
     metrics::DropReason,
-    returns::{is_endangered, last_start},
+    returns::{is_endangered, last_start, longest_wait},
     source::{Arrival, Delivery, Outdated, Receipt, SourceError, Terms, Unusable},
 };
 
@@ -48,6 +48,16 @@ enum Event {
     Place,
     Arrive(Arrival),
     Window,
+    /// Nothing was taken for so long that what waits has to go back.
+    Stall,
+}
+
+/// Whether the broker lends further deliveries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Borrows {
+    Yes,
+    /// Not in this session, which ends when what it has begun is settled.
+    NoMore,
 }
 
 pub(super) struct Run<'a> {
@@ -57,6 +67,9 @@ pub(super) struct Run<'a> {
     pub(super) drain: CancellationToken,
     /// How often the broker has taken back the message that it has taken back most.
     pub(super) most_returned: u32,
+    /// Since when nothing may be taken.
+    pub(super) stalled_since: Option<Instant>,
+    pub(super) borrows: Borrows,
     pub(super) deliveries: mpsc::Receiver<Arrival>,
     pub(super) lost: oneshot::Receiver<SourceError>,
     pub(super) trouble: watch::Receiver<Option<SourceError>>,
@@ -109,8 +122,18 @@ impl Run<'_> {
                 Event::Place => self.take_released(),
                 Event::Arrive(arrival) => self.take(arrival),
                 Event::Window => self.close(ClosedBy::Window),
+                Event::Stall => {
+                    if let Err(error) = self.borrow_no_more().await {
+                        return End::Lost(error);
+                    }
+                }
             }
-            if self.has_outgrown_its_terms() {
+            if self.borrows == Borrows::NoMore {
+                if self.set_aside.is_empty() && self.pipeline.batches_in_flight == 0 && self.parked == 0 {
+                    self.retire().await;
+                    return End::Outgrown;
+                }
+            } else if self.has_outgrown_its_terms() {
                 match self.change_prefetch().await {
                     Ok(true) => {}
                     Ok(false) => {
@@ -148,13 +171,12 @@ impl Run<'_> {
 
     async fn next_event(&mut self) -> Event {
         let (has_place, may_take) = (self.has_place(), self.may_take());
-        let deadline = self.batcher.deadline();
-        let window = async {
-            match deadline {
-                Some(deadline) => sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
+        self.stalled_since = if may_take { None } else { self.stalled_since.or_else(|| Some(Instant::now())) };
+        let at = async |time: Option<Instant>| match time {
+            Some(time) => sleep_until(time).await,
+            None => std::future::pending().await,
         };
+        let (window, stall) = (at(self.batcher.deadline()), at(self.stalls_at()));
         tokio::select! {
             biased; // shed work before taking more
             () = self.drain.cancelled() => Event::Drain,
@@ -168,7 +190,44 @@ impl Run<'_> {
             // `None`: the reader has ended, and `lost` is about to say why.
             Some(arrival) = self.deliveries.recv(), if may_take => Event::Arrive(arrival),
             () = window, if may_take => Event::Window,
+            () = stall => Event::Stall,
         }
+    }
+
+    /// When what waits to be tried has to go back, unless something is taken before.
+    fn stalls_at(&self) -> Option<Instant> {
+        let may_stall = self.borrows == Borrows::Yes && !self.pipeline.is_held;
+        let wait = longest_wait(self.lease.hold_limit.filter(|_| may_stall)?);
+        self.stalled_since?.checked_add(wait)
+    }
+
+    /// Hands back what was not tried, before the broker takes offence at how long it is held, and borrows nothing more.
+    /// What was begun goes on.
+    async fn borrow_no_more(&mut self) -> Result<(), SourceError> {
+        warn!("nothing could be tried for long; what waits goes back to the broker");
+        self.borrows = Borrows::NoMore;
+        self.pipeline.is_held = true;
+        self.lease.consumer.cancel().await?;
+        let limit = self.lease.delivery_limit;
+        let mut untried = Vec::new();
+        let mut waiting = self.take_waiting();
+        while let Some(arrival) = self.deliveries.recv().await {
+            match arrival {
+                Arrival::Delivery(delivery) if is_endangered(delivery.returns, limit) => {
+                    self.lease.unsettled.fetch_add(1, Ordering::Relaxed);
+                    self.set_aside.push_back(delivery);
+                }
+                Arrival::Delivery(delivery) => untried.push(delivery.receipt),
+                Arrival::Unusable(unusable) => untried.push(unusable.receipt),
+            }
+        }
+        let endangered = waiting.extract_if(.., |delivery| is_endangered(delivery.returns, limit));
+        self.set_aside.extend(endangered);
+        self.lease.unsettled.fetch_sub(waiting.len(), Ordering::Relaxed);
+        untried.extend(waiting.iter().map(|delivery| delivery.receipt));
+        untried.sort_unstable();
+        self.lease.hand_back(&untried, false).await;
+        Ok(())
     }
 
     fn may_take(&self) -> bool {
@@ -349,6 +408,7 @@ impl Run<'_> {
         }
         if finished.was_batch || finished.was_rejection {
             self.pipeline.caution.reassure();
+            self.pipeline.is_held = self.borrows == Borrows::NoMore;
         }
         if finished.was_rejection {
             self.is_rejecting = false;

@@ -126,6 +126,37 @@ async fn a_message_that_the_broker_would_soon_drop_is_not_given_back_for_being_h
     assert_eq!(queue.acked(), ["often"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_batch_that_is_held_for_long_goes_back_and_comes_again_when_it_is_done() {
+    let queue = MemoryQueue::new();
+    queue.limit_hold(Duration::from_secs(1_740));
+    let failures = vec![at_once(function_error()); 20]; // about a quarter of an hour
+    let mut bench = Bench::start_on(queue.clone(), batches_of(2), failures);
+    queue.publish(1..=6);
+    let first = bench.next_invocation().await;
+    assert_eq!(queue.unsettled(), 4);
+
+    sleep(Duration::from_secs(860)).await;
+    assert_eq!(queue.returned(), []);
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(queue.returned(), [("3".into(), false), ("4".into(), false)]);
+    assert_eq!((queue.unsettled(), queue.sessions()), (2, 1), "the batch stays where it is");
+
+    let again = loop {
+        let invocation = bench.next_invocation().await;
+        if invocation.ids != first.ids {
+            break invocation;
+        }
+    };
+    assert_eq!((again.ids.concat(), queue.acked()[..2].concat(), queue.prefetch()), ("34".into(), "12".into(), 2));
+    assert_eq!(queue.returned().len(), 2, "what was tried stayed");
+
+    sleep(Duration::from_secs(60)).await;
+    queue.publish([7]);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!((queue.acked().concat(), queue.prefetch()), ("1234567".into(), 4), "it was an exception");
+}
+
 fn metrics() -> Metrics {
     Metrics::register(&Registry::new()).expect("registers")
 }

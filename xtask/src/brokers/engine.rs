@@ -58,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) parent_pid: Option<u32>,
     /// A second node on the same store takes over when this one is gone. ActiveMQ only.
     pub(crate) standby: bool,
+    /// Two further nodes form a cluster with this one. RabbitMQ only.
+    pub(crate) cluster: bool,
     /// Instead of the system's own package. RabbitMQ only.
     pub(crate) release: Option<Release>,
     /// This node is that second one.
@@ -98,6 +100,7 @@ impl Engine {
                 Ok(Self::Rabbitmq(Rabbitmq::new(settings)?))
             }
             Kind::Activemq => {
+                ensure!(!settings.cluster, "only a RabbitMQ can have a cluster here");
                 ensure!(settings.release.is_none(), "an ActiveMQ is of no release of RabbitMQ");
                 Ok(Self::Activemq(Activemq::new(settings)?))
             }

@@ -29,6 +29,7 @@ const EPMD_LIMIT: Duration = Duration::from_mins(1);
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Rabbitmq {
     ports: Ports,
+    member: Member,
     /// `None`: the system's own.
     release: Option<Release>,
     /// Erlang's name service. It outlives the broker, so we start it ourselves and know its id.
@@ -44,11 +45,45 @@ struct Ports {
     epmd: u16,
 }
 
+/// Which node it is, and whether it is alone.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Member {
+    Alone,
+    /// The place in its cluster.
+    Of(usize),
+}
+
+/// The nodes of a cluster, by the names that Erlang knows them by.
+const CLUSTER: [&str; 3] = ["first", "second", "third"];
+
+impl Member {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "rabbit",
+            Self::Of(place) => CLUSTER[place],
+        }
+    }
+}
+
 impl Rabbitmq {
     pub(super) fn new(settings: &Settings) -> Result<Self> {
         let [amqp, amqps, management, distribution, epmd] = ports::free()?;
         let ports = Ports { amqp, amqps, management, distribution, epmd };
-        Ok(Self { ports, release: settings.release, epmd: None })
+        let member = if settings.cluster { Member::Of(0) } else { Member::Alone };
+        Ok(Self { ports, member, release: settings.release, epmd: None })
+    }
+
+    /// The other members of the cluster that this node is the first of, and their names. They use its name service.
+    pub(super) fn others(&self) -> Result<Vec<(&'static str, Self)>> {
+        if self.member == Member::Alone {
+            return Ok(Vec::new());
+        }
+        let other = |place| {
+            let [amqp, amqps, management, distribution] = ports::free()?;
+            let ports = Ports { amqp, amqps, management, distribution, epmd: self.ports.epmd };
+            Ok((CLUSTER[place], Self { ports, member: Member::Of(place), release: self.release, epmd: None }))
+        };
+        (1..CLUSTER.len()).map(other).collect()
     }
 
     /// Where it speaks AMQP.
@@ -78,7 +113,15 @@ impl Rabbitmq {
             "loopback_users = none".to_owned(),
             "disk_free_limit.absolute = 50MB".to_owned(),
         ];
-        lines(own.into_iter().chain(further.iter().cloned()))
+        let cluster = match self.member {
+            Member::Alone => Vec::new(),
+            Member::Of(_) => {
+                let node = |(place, name)| format!("cluster_formation.classic_config.nodes.{place} = {name}@localhost");
+                let discovery = "cluster_formation.peer_discovery_backend = rabbit_peer_discovery_classic_config";
+                [discovery.to_owned()].into_iter().chain((1..).zip(CLUSTER).map(node)).collect()
+            }
+        };
+        lines(own.into_iter().chain(cluster).chain(further.iter().cloned()))
     }
 
     fn program(&self, program: &str, folder: &Path) -> Result<Command> {
@@ -86,6 +129,15 @@ impl Rabbitmq {
             Some(release) => release.command(program, folder),
             None => Ok(Command::new(program)),
         }
+    }
+
+    /// Unless another node of the cluster has it.
+    pub(super) fn start_name_service(&mut self, folder: &Path) -> Result<()> {
+        let has_one = !matches!(self.member, Member::Of(1..));
+        if has_one && !self.epmd.is_some_and(Process::is_alive) {
+            self.epmd = Some(self.spawn_epmd(folder)?);
+        }
+        Ok(())
     }
 
     fn spawn_epmd(&self, folder: &Path) -> Result<Process> {
@@ -117,8 +169,9 @@ impl Rabbitmq {
             command.env(name, folder.join(path));
         }
         command
-            .envs([("RABBITMQ_CONF_ENV_FILE", "/dev/null"), ("RABBITMQ_NODENAME", "rabbit@localhost")])
-            .envs([("RABBITMQ_LOGS", "-"), ("ERL_EPMD_ADDRESS", "127.0.0.1")])
+            .envs([("RABBITMQ_CONF_ENV_FILE", "/dev/null"), ("RABBITMQ_LOGS", "-")])
+            .env("RABBITMQ_NODENAME", format!("{}@localhost", self.member.name()))
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .envs([("ERL_EPMD_PORT", epmd.to_string()), ("RABBITMQ_DIST_PORT", distribution.to_string())])
             // The script then becomes Erlang instead of keeping it as a child, so that this is Erlang's pid.
             .env("RABBITMQ_ALLOW_INPUT", "1")
@@ -150,9 +203,7 @@ impl Broker for Rabbitmq {
     }
 
     fn spawn(&mut self, folder: &Path) -> Result<Process> {
-        if !self.epmd.is_some_and(Process::is_alive) {
-            self.epmd = Some(self.spawn_epmd(folder)?);
-        }
+        self.start_name_service(folder)?;
         self.spawn_broker(folder)
     }
 

@@ -185,10 +185,7 @@ fn what_this_build_does_not_act_on_is_refused() {
         "metrics_config = {}",
         &["event_source_mappings[0].metrics_config: this build does not act on it yet"],
     );
-    for (table, key) in [
-        ("[server]", "memory_limit_in_mebibytes = 64"),
-        ("[brokers.b]", "delivery_limit = 20\nengine = \"rabbitmq\"\nendpoints = [\"amqp://h\"]"),
-    ] {
+    for (table, key) in [("[server]", "memory_limit_in_mebibytes = 64")] {
         let found = problems(&format!("{table}\n{key}\n"));
         assert!(matches!(found.as_slice(), [one] if one.contains("does not act on")), "{key}: {found:?}");
     }
@@ -344,6 +341,10 @@ fn what_activemq_does_not_know_is_refused() {
     check(
         &broker("consumer_timeout_in_seconds = 60"),
         &["brokers.pizza.consumer_timeout_in_seconds: has no effect: it concerns brokers with engine = \"rabbitmq\""],
+    );
+    check(
+        &broker("delivery_limit = 20"),
+        &["brokers.pizza.delivery_limit: has no effect: it concerns brokers with engine = \"rabbitmq\""],
     );
     check(&broker("tls = {}"), &["brokers.pizza.tls: has no effect, since no endpoint begins with ssl://"]);
     check(

@@ -185,7 +185,7 @@ impl Bench {
         let plane = ControlPlane::new(store, targets, mappings);
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
-        let reconciler = Reconciler::begin(plane.clone(), metrics).await.unwrap();
+        let reconciler = Reconciler::begin(plane.clone(), metrics, None).await.unwrap();
         let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciler.run(CancellationToken::new())));
         Self { plane, readers, registry, reconciler, folder }
     }
