@@ -83,7 +83,9 @@ impl TestBroker {
         };
         let others = printed.lines().find_map(|line| line.strip_prefix("export ESM_TEST_RABBITMQ_OTHER_URLS="));
         let others = others.unwrap_or_default().trim_matches('\'').split(',').filter(|url| !url.is_empty());
-        Self { others: others.map(str::to_owned).collect(), ..Self::at(variable, Some(dir)) }
+        let mut broker = Self::at(variable, Some(dir));
+        broker.others = others.map(str::to_owned).collect();
+        broker
     }
 
     fn at(variable: impl Fn(&str) -> String, dir: Option<PathBuf>) -> Self {
