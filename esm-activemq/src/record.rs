@@ -113,6 +113,7 @@ impl RecordEncoder {
                 group: message.and_then(|message| message.group_id.as_ref()).map(|id| Group(id.to_str().into())),
                 failed: 0,
                 age: message.map(age).unwrap_or_default(),
+                returns: 0,
                 original: None,
                 held: None,
             }),

@@ -97,6 +97,7 @@ impl Connect for ActiveMqSource {
             envelope: RecordEncoder::envelope(event_source_arn),
             prefetch: prefetch.unsigned_abs(),
             hold_limit: None,
+            delivery_limit: None,
             unique_ids: true,
             destination: self.settings.destination.clone(),
             consumer: Arc::new(ActiveMqConsumer {

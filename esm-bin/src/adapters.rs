@@ -89,6 +89,8 @@ pub struct QueueSettings {
     pub destination: Option<Arc<dyn Destination>>,
     /// How long the broker lets a delivery be held.
     pub consumer_timeout: Option<Duration>,
+    /// How often the broker takes a message back, if that was set; -1 is as often as it comes.
+    pub delivery_limit: Option<i64>,
     /// Where dead letters are published that the broker would drop.
     pub dead_letter_queue: Option<String>,
 }
@@ -161,7 +163,7 @@ fn rabbitmq(
     endpoints: &[Entry<'_>],
     tls: Option<(&Entry<'_>, TlsFiles)>,
 ) -> Result<Adapter, Reported> {
-    use esm_rabbitmq::{Connections, RabbitDestination, RabbitSource, Settings};
+    use esm_rabbitmq::{Connections, DeliveryLimit, RabbitDestination, RabbitSource, Settings};
 
     let endpoints = crate::config::all(endpoints.iter().map(Entry::parsed))?;
     let connections = match tls {
@@ -187,6 +189,9 @@ fn rabbitmq(
             item_identifiers: queue.item_identifiers,
             destination: queue.destination,
             consumer_timeout: queue.consumer_timeout.unwrap_or(Duration::MAX),
+            delivery_limit: queue.delivery_limit.map_or(DeliveryLimit::ByVersion, |limit| {
+                u32::try_from(limit).map_or(DeliveryLimit::Never, DeliveryLimit::Times)
+            }),
         };
         Ok(Arc::new(RabbitSource::new(connections.clone(), settings)))
     });

@@ -69,6 +69,7 @@ fn mapping_plan(configured: &ConfiguredMapping, share: usize) -> Vec<String> {
     }
     if let Some(limit) = broker.consumer_timeout {
         line("", format!("handed back in time before the broker's consumer timeout of {limit:?}"));
+        line("", delivery_limit(broker.delivery_limit));
     }
     for pattern in mapping.filter.iter().flat_map(|filter| filter.patterns()) {
         line("filter", pattern.clone());
@@ -87,6 +88,14 @@ fn mapping_plan(configured: &ConfiguredMapping, share: usize) -> Vec<String> {
 fn mebibytes(bytes: usize) -> String {
     let tenths = bytes / (1024 * 1024 / 10);
     format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+fn delivery_limit(limit: Option<i64>) -> String {
+    match limit {
+        None => "the delivery limit of quorum queues is that of the broker's version: 20 from RabbitMQ 4.0 on".into(),
+        Some(-1) => "quorum queues have no delivery limit".into(),
+        Some(limit) => format!("quorum queues take a message back {limit} times before they drop it"),
+    }
 }
 
 fn retries(policy: RedeliveryPolicy) -> String {

@@ -102,7 +102,11 @@ impl Service {
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let metrics = Metrics::register(&registry)?;
         let plane = ControlPlane::new(Arc::new(store), targets, mappings);
-        let conditions = Conditions { memory_limit: server.memory_limit, after_unclean_end: marker.was_there };
+        let conditions = Conditions {
+            memory_limit: server.memory_limit,
+            after_unclean_end: marker.was_there,
+            drain_timeout: server.drain_timeout,
+        };
         let (draining, http_end) = (CancellationToken::new(), CancellationToken::new());
         let reconciler = Reconciler::begin(plane.clone(), metrics, conditions).await?;
         let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciler.run(draining.clone())));

@@ -47,6 +47,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// One delivery by itself.
+    pub(crate) fn alone(delivery: Delivery) -> Self {
+        Self { deliveries: vec![delivery], closed_by: ClosedBy::Count }
+    }
+
     /// The number of records: at least one, until what expired is taken out.
     pub fn len(&self) -> usize {
         self.deliveries.len()
@@ -92,6 +97,11 @@ impl Batch {
     /// What the function gets.
     pub fn event(&self, envelope: &Envelope) -> Event {
         envelope.event(self.deliveries.iter().map(|delivery| &delivery.record))
+    }
+
+    /// How often the broker has taken back the one that it has taken back most.
+    pub(crate) fn most_returned(&self) -> u32 {
+        self.deliveries.iter().map(|delivery| delivery.returns).max().unwrap_or(0)
     }
 
     /// How often the function has failed with the record that it failed with most.

@@ -25,6 +25,7 @@ pub mod memory;
 pub mod metrics;
 mod pipeline;
 pub mod retry;
+mod returns;
 pub mod source;
 pub mod status;
 pub mod store;

@@ -66,6 +66,8 @@ pub struct Session {
     pub prefetch: u32,
     /// How long the broker lets a delivery be held, a margin already taken off.
     pub hold_limit: Option<Duration>,
+    /// How often the broker takes a message of this queue back before it drops it, where it counts that.
+    pub delivery_limit: Option<u32>,
     /// The broker makes the message ids, so that a message is known when it comes again.
     pub unique_ids: bool,
     /// Where messages go that are given up, if the mapping names a queue for them.
@@ -149,6 +151,8 @@ pub struct Delivery {
     pub age: Duration,
     /// The group in whose order it has to be processed.
     pub group: Option<Group>,
+    /// How often the broker has taken it back, where it counts that.
+    pub returns: u32,
     /// How often the function has failed with it. Adapters write 0.
     pub failed: u32,
     /// The message itself, if there is a destination for what is given up.

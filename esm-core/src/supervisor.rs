@@ -35,11 +35,13 @@ pub struct Conditions {
     pub memory_limit: usize,
     /// The process before this one did not end in good order: what was lent to it may have to do with that.
     pub after_unclean_end: bool,
+    /// How long the end may take; if `None`, as long as the longest timeout of a function and a little more.
+    pub drain_timeout: Option<Duration>,
 }
 
 impl Default for Conditions {
     fn default() -> Self {
-        Self { memory_limit: Memory::DEFAULT, after_unclean_end: false }
+        Self { memory_limit: Memory::DEFAULT, after_unclean_end: false, drain_timeout: None }
     }
 }
 
@@ -48,6 +50,7 @@ pub struct Supervisor {
     metrics: Metrics,
     memory: Memory,
     after_unclean_end: bool,
+    drain_timeout: Option<Duration>,
     drain: CancellationToken,
     tasks: JoinSet<()>,
     running: HashMap<Id, Running>,
@@ -62,11 +65,13 @@ struct Running {
 
 impl Supervisor {
     /// A supervisor of nothing yet.
-    pub fn new(metrics: Metrics, Conditions { memory_limit, after_unclean_end }: Conditions) -> Self {
+    pub fn new(metrics: Metrics, conditions: Conditions) -> Self {
+        let Conditions { memory_limit, after_unclean_end, drain_timeout } = conditions;
         Self {
             metrics,
             memory: Memory::new(memory_limit),
             after_unclean_end,
+            drain_timeout,
             drain: CancellationToken::new(),
             tasks: JoinSet::new(),
             running: HashMap::new(),
@@ -89,7 +94,9 @@ impl Supervisor {
         let wanted = watch::Sender::new(mapping.clone());
         let metrics = self.metrics.mapping(&mapping);
         let share = Arc::new(self.memory.share());
-        let parts = Parts { metrics, mapping, wanted: wanted.subscribe(), function, share, status: writer };
+        let drain_timeout = self.drain_timeout.unwrap_or(function.timeout);
+        let parts =
+            Parts { metrics, mapping, wanted: wanted.subscribe(), function, share, status: writer, drain_timeout };
         let is_on_probation = self.after_unclean_end && source.counts_losses();
         let task = self.tasks.spawn(keep_running(parts, source, is_on_probation, drain.clone()).instrument(span));
         self.running.insert(task.id(), Running { uuid, drain, wanted });

@@ -7,7 +7,7 @@ use std::{
     net::Shutdown,
     os::fd::AsFd,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -29,7 +29,11 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
-use crate::{errors::Place, settings::Endpoint};
+use crate::{
+    errors::Place,
+    greeting::{self, Listening, Version},
+    settings::Endpoint,
+};
 
 /// How long a broker may take to answer a TCP connection.
 const DIAL: Duration = Duration::from_secs(10);
@@ -77,6 +81,8 @@ struct PoolState {
 /// A connection that several mappings have channels on.
 pub(crate) struct SharedConnection {
     connection: Connection,
+    /// The broker's, if it says so.
+    pub(crate) version: Option<Version>,
     pub(crate) place: Place,
     pub(crate) trouble: watch::Receiver<Option<SourceError>>,
     /// What the broker said when it closed the connection.
@@ -225,11 +231,14 @@ impl Connections {
         let stream = AsyncTcpStream::Plain(Compat::new(stream));
         let stream = if endpoint.tls { self.start_tls(stream, endpoint, &broker).await? } else { stream };
 
+        let version = Arc::new(OnceLock::new());
+        let stream = Listening::new(stream, version.clone());
         match timeout(HANDSHAKE, self.handshake(stream, endpoint, login)).await {
             Ok(Ok(connection)) => {
-                info!(broker, virtual_host = login.virtual_host, "connected");
+                let version = version.get().copied();
+                info!(broker, virtual_host = login.virtual_host, ?version, "connected");
                 let Watch { trouble, closed, watcher } = watch(&connection, &place);
-                Ok(Arc::new(SharedConnection { connection, place, trouble, closed, _watcher: watcher }))
+                Ok(Arc::new(SharedConnection { connection, version, place, trouble, closed, _watcher: watcher }))
             }
             Ok(Err(error)) if matches!(error.kind(), ErrorKind::ParsingError(_)) => Err(SourceError::Protocol {
                 broker,
@@ -253,7 +262,7 @@ impl Connections {
         }
     }
 
-    async fn handshake(&self, stream: Stream, endpoint: &Endpoint, login: &Login) -> lapin::Result<Connection> {
+    async fn handshake(&self, stream: Listening, endpoint: &Endpoint, login: &Login) -> lapin::Result<Connection> {
         let uri = AMQPUri {
             scheme: if endpoint.tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
             authority: AMQPAuthority {
@@ -272,12 +281,12 @@ impl Connections {
             .with_connection_name(self.connection_name.as_str().into())
             .with_client_property("product".into(), "esm".into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-        let ready = Mutex::new(Some(stream));
+        let ready = Mutex::new(Some(AsyncTcpStream::Plain(stream)));
         let connect = async move |_, _| {
             let stream = ready.lock().unwrap_or_else(PoisonError::into_inner).take();
             stream.ok_or_else(|| io::Error::other("the socket was used before").into())
         };
-        Connection::connector(uri, lapin::runtime::default_runtime()?, connect, properties).await
+        Connection::connector(uri, greeting::runtime(), connect, properties).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! The RabbitMQ adapter: reads queues over AMQP 0-9-1 and settles what it lent.
 //!
-//! Reading order: [`settings`] (what it is told), `connections` (shared connections, failover, TLS),
-//! [`source`] (a session on one queue), `stream` and `reader` (deliveries come in), `record` and `json`
+//! Reading order: [`settings`] (what it is told), `connections` (shared connections, failover, TLS), `greeting`
+//! (the broker's version), [`source`] (a session on one queue), `stream` and `reader` (deliveries come in), `record` and `json`
 //! (a message becomes its JSON record), `ledger` and `consumer` (what was lent is settled), [`destination`] (dead
 //! letters), `errors` (the broker's
 //! words become causes).
@@ -12,6 +12,7 @@ mod connections;
 mod consumer;
 pub mod destination;
 mod errors;
+mod greeting;
 mod json;
 mod ledger;
 mod reader;
@@ -25,5 +26,5 @@ pub mod testing;
 pub use connections::Connections;
 pub use destination::RabbitDestination;
 pub use record::{HeaderBytes, RecordEncoder};
-pub use settings::{Endpoint, Settings};
+pub use settings::{DeliveryLimit, Endpoint, Settings};
 pub use source::RabbitSource;

@@ -75,11 +75,13 @@ impl RecordEncoder {
     /// A message that arrived at `now`; none if it is of a stream.
     pub(crate) fn delivery(&mut self, message: &Message, now: Instant) -> Option<Delivery> {
         let properties = &message.properties;
-        let mut age = Duration::ZERO;
+        let (mut age, mut returns) = (Duration::ZERO, 0);
         let mut since_epoch = properties.timestamp().map(Duration::from_secs);
         for (name, value) in properties.headers().iter().flatten() {
             match (name.as_str(), value) {
                 ("x-stream-offset", _) => return None,
+                // Of quorum queues, on what has come back.
+                ("x-delivery-count", AMQPValue::LongLongInt(count)) => returns = u32::try_from(*count).unwrap_or(0),
                 // Written by the broker, if it stamps messages: surer than the sender's clock.
                 ("timestamp_in_ms", AMQPValue::LongLongInt(milliseconds)) => {
                     since_epoch = u64::try_from(*milliseconds).ok().map(Duration::from_millis);
@@ -99,6 +101,7 @@ impl RecordEncoder {
             sent_at: since_epoch.and_then(|since_epoch| SystemTime::UNIX_EPOCH.checked_add(since_epoch)),
             age,
             group: None,
+            returns,
             failed: 0,
             original: None,
             held: None,

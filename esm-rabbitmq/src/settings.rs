@@ -82,6 +82,17 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// How often the quorum queues of a broker take a message back before they drop it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryLimit {
+    /// As its version does by itself.
+    ByVersion,
+    /// As somebody has set it.
+    Times(u32),
+    /// As often as it comes.
+    Never,
+}
+
 /// What one mapping reads, and how it is shown to its function.
 #[derive(Clone)]
 pub struct Settings {
@@ -105,6 +116,8 @@ pub struct Settings {
     pub destination: Option<Arc<dyn Destination>>,
     /// The broker's `consumer_timeout`.
     pub consumer_timeout: Duration,
+    /// How often its quorum queues take a message back.
+    pub delivery_limit: DeliveryLimit,
 }
 
 #[cfg(test)]

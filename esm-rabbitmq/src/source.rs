@@ -26,10 +26,11 @@ use crate::{
     connections::{Connections, Login},
     consumer::{Consuming, RabbitConsumer, short, wire_prefetch},
     errors::Place,
+    greeting::Version,
     ledger::Ledger,
     reader::Reader,
     record::{HeaderBytes, RecordEncoder},
-    settings::Settings,
+    settings::{DeliveryLimit, Settings},
     stream::Deliveries,
 };
 
@@ -134,6 +135,11 @@ impl Connect for RabbitSource {
             envelope: RecordEncoder::envelope(&self.settings.event_source_arn, queue, virtual_host),
             prefetch: prefetch.into(),
             hold_limit: self.settings.consumer_timeout.checked_sub(HOLD_MARGIN),
+            delivery_limit: match self.settings.delivery_limit {
+                DeliveryLimit::ByVersion => connection.version.and_then(Version::default_delivery_limit),
+                DeliveryLimit::Times(limit) => Some(limit),
+                DeliveryLimit::Never => None,
+            },
             unique_ids: false, // the sender chooses them
             destination: self.settings.destination.clone(),
             consumer: Arc::new(RabbitConsumer {

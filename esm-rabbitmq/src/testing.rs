@@ -30,6 +30,8 @@ pub struct TestBroker {
     pub url: String,
     /// `amqps://…`
     pub tls_url: String,
+    /// The other nodes of its cluster, likewise.
+    pub others: Vec<String>,
     /// Trusts the server's certificate.
     pub ca_file: PathBuf,
     /// A client certificate that the broker accepts.
@@ -53,10 +55,24 @@ impl TestBroker {
 
     /// A broker for this test alone, with further lines of `rabbitmq.conf`. It ends with the test.
     pub async fn private(name: &str, conf: &[&str]) -> Self {
+        Self::up(name, conf, &[]).await
+    }
+
+    /// A cluster of three for this test alone, as its first node. It ends with the test.
+    pub async fn cluster(name: &str) -> Self {
+        Self::up(name, &[], &["--cluster"]).await
+    }
+
+    async fn up(name: &str, conf: &[&str], further: &[&str]) -> Self {
         let root = std::env::var("ESM_TEST_DIR").map_or_else(|_| std::env::temp_dir(), PathBuf::from);
         let dir = root.join(format!("{name}-{}", std::process::id()));
         let parent = std::process::id().to_string();
+        let release = std::env::var("ESM_TEST_RABBITMQ_RELEASE").ok();
         let mut arguments = vec!["up", "--parent-pid", &parent];
+        if let Some(release) = &release {
+            arguments.extend(["--rabbitmq", release]);
+        }
+        arguments.extend(further);
         for line in conf {
             arguments.extend(["--conf", line]);
         }
@@ -65,13 +81,18 @@ impl TestBroker {
             let line = printed.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
             line.unwrap_or_else(|| panic!("{name} is not printed:\n{printed}")).trim_matches(['\'', '"']).to_owned()
         };
-        Self::at(variable, Some(dir))
+        let others = printed.lines().find_map(|line| line.strip_prefix("export ESM_TEST_RABBITMQ_OTHER_URLS="));
+        let others = others.unwrap_or_default().trim_matches('\'').split(',').filter(|url| !url.is_empty());
+        let mut broker = Self::at(variable, Some(dir));
+        broker.others = others.map(str::to_owned).collect();
+        broker
     }
 
     fn at(variable: impl Fn(&str) -> String, dir: Option<PathBuf>) -> Self {
         Self {
             url: variable("ESM_TEST_RABBITMQ_URL"),
             tls_url: variable("ESM_TEST_RABBITMQ_TLS_URL"),
+            others: Vec::new(),
             ca_file: variable("ESM_TEST_RABBITMQ_CA_FILE").into(),
             client_cert_file: variable("ESM_TEST_RABBITMQ_CLIENT_CERT_FILE").into(),
             client_key_file: variable("ESM_TEST_RABBITMQ_CLIENT_KEY_FILE").into(),
@@ -98,6 +119,14 @@ impl TestBroker {
         let configuration = std::fs::read_to_string(&file).expect("reads the configuration");
         std::fs::write(&file, format!("{configuration}\n{line}\n")).expect("writes the configuration");
         self.start().await;
+    }
+
+    /// Its version: the first two numbers.
+    pub async fn version(&self) -> (u32, u32) {
+        let overview = self.call(Method::GET, &["overview"], None).await;
+        let text = overview["rabbitmq_version"].as_str().expect("a version").to_owned();
+        let mut numbers = text.split('.').map(|number| number.parse().expect("a number"));
+        (numbers.next().expect("a major one"), numbers.next().expect("a minor one"))
     }
 
     /// Waits until the broker says that it has too little memory, and takes no messages.
@@ -193,7 +222,12 @@ impl TestBroker {
 
     /// An independent client in a virtual host.
     pub async fn publisher(&self, virtual_host: &str) -> Publisher {
-        Publisher::connect(self, virtual_host).await
+        self.publisher_at(&self.url, virtual_host).await
+    }
+
+    /// Likewise, at another node of its cluster.
+    pub async fn publisher_at(&self, url: &str, virtual_host: &str) -> Publisher {
+        Publisher::connect(url, virtual_host).await
     }
 }
 
@@ -228,8 +262,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    async fn connect(broker: &TestBroker, virtual_host: &str) -> Self {
-        let address = broker.url.trim_start_matches("amqp://");
+    async fn connect(url: &str, virtual_host: &str) -> Self {
+        let address = url.trim_start_matches("amqp://");
         let (host, port) = address.rsplit_once(':').expect("has a port");
         let mut arguments =
             OpenConnectionArguments::new(host, port.parse().expect("a port"), ADMINISTRATOR.0, ADMINISTRATOR.1);

@@ -6,7 +6,7 @@ use amqprs::BasicProperties;
 use async_trait::async_trait;
 use esm_core::{credentials::Login, source::Connect, testing::QueueUnderTest};
 use esm_rabbitmq::{
-    Connections, RabbitSource, Settings,
+    Connections, DeliveryLimit, RabbitSource, Settings,
     testing::{Publisher, TestBroker},
 };
 use tokio::sync::Mutex;
@@ -50,6 +50,7 @@ impl RabbitQueue {
             destination: None,
             unsigned_header_bytes: false,
             consumer_timeout: Duration::from_secs(1_800),
+            delivery_limit: DeliveryLimit::ByVersion,
         };
         let source = Arc::new(RabbitSource::new(connections, settings));
         Self { broker, virtual_host, publisher: Mutex::new(publisher), source }

@@ -9,6 +9,7 @@ mod certificates;
 mod engine;
 mod node;
 mod rabbitmq;
+mod release;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use clap::{Args, Subcommand};
 
 pub(crate) use engine::{Kind, Settings};
 pub(crate) use node::{Node, PrivateNode, Source};
+pub(crate) use release::Release;
 
 use crate::packages;
 use crate::process::Process;
@@ -36,6 +38,12 @@ pub(crate) enum Command {
         /// ActiveMQ: also start a standby on the same store, as the node `standby` inside this one's folder
         #[arg(long)]
         standby: bool,
+        /// RabbitMQ: a cluster of three, the others as the nodes `second` and `third` inside this one's folder
+        #[arg(long, conflicts_with = "standby")]
+        cluster: bool,
+        /// RabbitMQ of this release instead of the system's own; installs it when it is not there, which takes root
+        #[arg(long, value_name = "RELEASE")]
+        rabbitmq: Option<Release>,
         /// End the node when this process is gone
         #[arg(long, value_name = "PID")]
         parent_pid: Option<u32>,
@@ -93,8 +101,9 @@ impl Place {
 
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
-        Command::Up { place, conf, standby, parent_pid } => {
-            let settings = Settings { conf, parent_pid, standby, ..Settings::of(place.kind) };
+        Command::Up { place, conf, standby, cluster, rabbitmq, parent_pid } => {
+            let settings =
+                Settings { conf, parent_pid, standby, cluster, release: rabbitmq, ..Settings::of(place.kind) };
             up(&place.folder()?, &settings)
         }
         Command::Env(place) => print_environment(&place.node()?),
@@ -110,6 +119,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
 
 fn up(folder: &Path, settings: &Settings) -> Result<()> {
     packages::ensure(settings.kind.packages())?;
+    settings.release.map_or(Ok(()), Release::ensure_installed)?;
     let node = match Node::open(folder) {
         Ok(node) if node.is_running() => {
             eprintln!("this node is up already");

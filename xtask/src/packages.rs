@@ -44,6 +44,12 @@ pub(crate) const RABBITMQ: [Need; 2] = [
     Need { package: "rabbitmq-server", sign: Sign::File("/usr/lib/rabbitmq/bin/rabbitmq-server") },
 ];
 
+/// To install RabbitMQ of another release.
+pub(crate) const OTHER_RELEASES: [Need; 2] = [
+    Need { package: "debootstrap", sign: Sign::Program("debootstrap") },
+    Need { package: "util-linux", sign: Sign::Program("unshare") },
+];
+
 /// To make virtual environments for functions in Python.
 pub(crate) const PYTHON: [Need; 2] = [
     Need { package: "python3", sign: Sign::Program("python3") },

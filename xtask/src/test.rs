@@ -8,7 +8,6 @@ use std::env;
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, PipeReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Args;
 
-use crate::brokers::{Kind, PrivateNode, Settings};
+use crate::brokers::{Kind, PrivateNode, Release, Settings};
 use crate::faults;
 use crate::interrupt::Interrupt;
 use crate::node;
@@ -27,9 +26,12 @@ use crate::workspace;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Also the long counts
+    /// Also the long counts and clusters, and RabbitMQ's tests once more with RabbitMQ 4, which takes root
     #[arg(long)]
     all: bool,
+    /// RabbitMQ's tests only, with this release instead of the system's own; installs it when it is not there
+    #[arg(long, value_name = "RELEASE", conflicts_with = "all")]
+    rabbitmq: Option<Release>,
     /// For `cargo test`, and after a further `--` for the test programs
     #[arg(last = true)]
     further: Vec<String>,
@@ -42,12 +44,41 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for kind in KINDS {
         packages::ensure(kind.packages())?;
     }
+    let is_whole = arguments.all && arguments.further.is_empty();
+    let release = arguments.rabbitmq.or(is_whole.then_some(Release::Four));
+    release.map_or(Ok(()), Release::ensure_installed)?;
     let interrupt = Interrupt::hold()?;
     let clients = Clients { python: python::for_tests()?, node_modules: node::modules_with_runtime_client()? };
     interrupt.check()?;
     let folder = tempfile::Builder::new().prefix("esm-test-").tempdir()?;
-    let nodes = start(folder.path())?;
-    cargo_test(arguments, &nodes, &clients, folder.path(), &interrupt)
+    let mut further = arguments.further.clone();
+    if further.is_empty() && !arguments.all {
+        // They take their time.
+        further = ["--", "--skip", "cluster::"].map(str::to_owned).to_vec();
+    }
+    let run = Run { all: arguments.all, clients, interrupt: &interrupt };
+    let mut passed = BTreeSet::new();
+    if arguments.rabbitmq.is_none() {
+        let folder = folder.path().join("system");
+        passed = run.cargo_test(&command(&further), &start(&folder)?, &folder)?;
+    }
+    if let Some(release) = release {
+        let folder = folder.path().join(release.name());
+        eprintln!("test: starting RabbitMQ, release {}", release.name());
+        let nodes = [PrivateNode::up(&folder.join(Kind::Rabbitmq.name()), Settings::of_release(release))?];
+        passed.extend(run.cargo_test(&command_for_rabbitmq(&further), &nodes, &folder)?);
+    }
+    if arguments.further.is_empty() && arguments.rabbitmq.is_none() {
+        faults::all_shown(&passed, arguments.all)?;
+    }
+    Ok(())
+}
+
+/// What every run of tests has in common.
+struct Run<'a> {
+    all: bool,
+    clients: Clients,
+    interrupt: &'a Interrupt,
 }
 
 /// Where AWS's runtime clients are that are not Rust's.
@@ -72,53 +103,72 @@ fn start(folder: &Path) -> Result<Vec<PrivateNode>> {
     })
 }
 
-fn cargo_test(
-    arguments: &Arguments,
-    nodes: &[PrivateNode],
-    clients: &Clients,
-    folder: &Path,
-    interrupt: &Interrupt,
-) -> Result<()> {
-    let mut command = command(&arguments.further);
-    for node in nodes {
-        command.envs(node.environment()?);
+impl Run<'_> {
+    /// Returns the tests that passed.
+    fn cargo_test(&self, arguments: &[String], nodes: &[PrivateNode], folder: &Path) -> Result<BTreeSet<String>> {
+        let Self { all, clients, interrupt } = self;
+        let mut command = workspace::cargo();
+        command.args(arguments);
+        for node in nodes {
+            command.envs(node.environment()?);
+        }
+        command.env("ESM_XTASK", env::current_exe()?).env("ESM_TEST_DIR", folder);
+        command.env("ESM_TEST_PYTHON", &clients.python).env("ESM_TEST_NODE_MODULES", &clients.node_modules);
+        if *all {
+            command.env("ESM_TEST_ALL", "1");
+        }
+        let line = process::describe(&command);
+        eprintln!("test: {line}");
+        // One pipe for both streams keeps the order between a program's name and its results.
+        let (reader, writer) = io::pipe()?;
+        command.stdout(writer.try_clone()?).stderr(writer);
+        let summary = forward(reader);
+        let status = process::run_in_group(&mut command, interrupt)?;
+        // The command holds our end of the pipe.
+        drop(command);
+        let summary =
+            summary.recv_timeout(Duration::from_secs(10)).context("a test left a process behind that still runs")?;
+        eprintln!("test: {summary}");
+        ensure!(status.success(), "`{line}` failed");
+        ensure!(summary.passed > 0, "`{line}` ran no test at all");
+        Ok(summary.names)
     }
-    command.env("ESM_XTASK", env::current_exe()?).env("ESM_TEST_DIR", folder);
-    command.env("ESM_TEST_PYTHON", &clients.python).env("ESM_TEST_NODE_MODULES", &clients.node_modules);
-    if arguments.all {
-        command.env("ESM_TEST_ALL", "1");
-    }
-    let line = process::describe(&command);
-    eprintln!("test: {line}");
-    // One pipe for both streams keeps the order between a program's name and its results.
-    let (reader, writer) = io::pipe()?;
-    command.stdout(writer.try_clone()?).stderr(writer);
-    let summary = forward(reader);
-    let status = process::run_in_group(&mut command, interrupt)?;
-    // The command holds our end of the pipe.
-    drop(command);
-    let summary =
-        summary.recv_timeout(Duration::from_secs(10)).context("a test left a process behind that still runs")?;
-    eprintln!("test: {summary}");
-    ensure!(status.success(), "`{line}` failed");
-    ensure!(summary.passed > 0, "`{line}` ran no test at all");
-    if arguments.further.is_empty() {
-        faults::all_shown(&summary.names, arguments.all)?;
-    }
-    Ok(())
 }
 
-fn command(further: &[String]) -> Command {
+/// What cargo is told.
+fn command(further: &[String]) -> Vec<String> {
+    cargo_arguments(further, &["--workspace"])
+}
+
+/// Likewise, of the tests that concern RabbitMQ.
+fn command_for_rabbitmq(further: &[String]) -> Vec<String> {
+    const RABBITMQ: [&str; 11] = [
+        "-p",
+        "esm-rabbitmq",
+        "-p",
+        "esm-bin",
+        "--lib",
+        "--test",
+        "source_suite",
+        "--test",
+        "returns",
+        "--test",
+        "rabbitmq",
+    ];
+    cargo_arguments(further, &RABBITMQ)
+}
+
+fn cargo_arguments(further: &[String], by_default: &[&str]) -> Vec<String> {
     let end = further.iter().position(|argument| argument == "--").unwrap_or(further.len());
     let (for_cargo, for_tests) = further.split_at(end);
-    let mut command = workspace::cargo();
-    command.arg("test");
     let chooses_packages = for_cargo.iter().any(|argument| argument == "-p" || argument.starts_with("--package"));
-    if !chooses_packages {
-        command.arg("--workspace");
-    }
-    command.args(for_cargo).args(["--", "--include-ignored"]).args(for_tests.iter().skip(1));
-    command
+    let by_default = if chooses_packages { &[] } else { by_default };
+    let own = ["test"].iter().chain(by_default).copied().map(str::to_owned);
+    let for_tests = for_tests.iter().skip(1).cloned();
+    own.chain(for_cargo.iter().cloned())
+        .chain(["--", "--include-ignored"].map(str::to_owned))
+        .chain(for_tests)
+        .collect()
 }
 
 /// Prints what comes in, and in the end tells what it counted.
@@ -218,12 +268,10 @@ mod tests {
     fn arguments_reach_cargo_and_the_test_programs() {
         let check = |further: &[&str], expected: &str| {
             let further: Vec<String> = further.iter().copied().map(str::to_owned).collect();
-            let all = process::describe(&command(&further));
-            let (_, arguments) = all.split_once(" test").unwrap();
-            assert_eq!(arguments.trim(), expected);
+            assert_eq!(command(&further).join(" "), expected);
         };
-        check(&[], "--workspace -- --include-ignored");
-        check(&["-p", "esm-core"], "-p esm-core -- --include-ignored");
-        check(&["--doc", "--", "name"], "--workspace --doc -- --include-ignored name");
+        check(&[], "test --workspace -- --include-ignored");
+        check(&["-p", "esm-core"], "test -p esm-core -- --include-ignored");
+        check(&["--doc", "--", "name"], "test --workspace --doc -- --include-ignored name");
     }
 }

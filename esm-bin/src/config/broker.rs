@@ -53,6 +53,8 @@ pub struct Broker {
     pub endpoints: Vec<String>,
     /// How long it lets a delivery be held; ActiveMQ knows no such limit.
     pub consumer_timeout: Option<Duration>,
+    /// How often its quorum queues take a message back, if that was set; -1 is as often as it comes.
+    pub delivery_limit: Option<i64>,
     /// Where dead letters are published that the broker would drop; RabbitMQ has exchanges for that.
     pub dead_letter_queue: Option<String>,
     /// Makes sources that read its queues.
@@ -71,8 +73,8 @@ pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Re
     let tls = table.optional("tls", |entry| Ok((entry.clone(), entry.table(tls_files)?)));
     let arn = table.optional("arn", arn);
     let consumer_timeout = table.optional("consumer_timeout_in_seconds", |entry| entry.within(1..=A_YEAR_IN_SECONDS));
+    let delivery_limit = table.optional("delivery_limit", delivery_limit);
     let dead_letter_queue = table.optional("dead_letter_queue", queue_name);
-    table.not_yet(&["delivery_limit"]);
     // What is wrong with these files is reported; the rest is looked at without them.
     let (tls_entry, tls_files) = tls.unwrap_or_default().unzip();
     let ((engine_entry, engine), endpoints) = (engine?, endpoints?);
@@ -86,6 +88,10 @@ pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Re
             None
         }
     };
+    let delivery_limit = delivery_limit?;
+    if engine == Engine::Activemq {
+        concerns_only(table, "rabbitmq", "delivery_limit", delivery_limit.is_some());
+    }
     let dead_letter_queue = match engine {
         Engine::Activemq => Some(dead_letter_queue.unwrap_or_else(|| DEAD_LETTER_QUEUE.into())),
         Engine::Rabbitmq => {
@@ -109,6 +115,7 @@ pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Re
         arn: arn?.unwrap_or_else(|| identity.broker_arn(name)),
         endpoints,
         consumer_timeout,
+        delivery_limit,
         dead_letter_queue,
         sources,
         definition: table.definition(),
@@ -120,6 +127,17 @@ pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Re
 fn concerns_only(table: &Table<'_>, engine: &str, key: &str, is_set: bool) {
     if is_set {
         table.report_at(key, format_args!("has no effect: it concerns brokers with engine = {engine:?}"));
+    }
+}
+
+/// As RabbitMQ writes it.
+fn delivery_limit(entry: &Entry<'_>) -> Result<i64, Reported> {
+    match entry.within(-1..=i32::MAX.into())? {
+        0 => Err(entry.report(
+            "must be 1 or more, or -1 for none: with a limit of 0 the broker drops whatever comes back, and nothing \
+             could be read from it without loss",
+        )),
+        limit => Ok(limit),
     }
 }
 

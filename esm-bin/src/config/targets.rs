@@ -190,6 +190,7 @@ impl Targets {
                 engine: broker.engine,
                 arn: broker.arn.clone(),
                 endpoints: broker.endpoints.clone(),
+                delivery_limit: None,
                 consumer_timeout: broker.consumer_timeout,
                 dead_letter_queue: broker.dead_letter_queue.clone(),
                 sources: sources(),

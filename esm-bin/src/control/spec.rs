@@ -358,6 +358,7 @@ pub fn plan(
         item_identifiers: spec.report_batch_item_failures,
         destination: on_failure.as_ref().map(|on_failure| on_failure.open(uuid, secret.clone())),
         consumer_timeout: broker.consumer_timeout,
+        delivery_limit: broker.delivery_limit,
         dead_letter_queue: broker.dead_letter_queue.clone(),
     });
     let source = match source {

@@ -2,6 +2,7 @@
 //! publisher.
 
 mod broker;
+mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 mod delivery;
@@ -11,6 +12,7 @@ mod hostile;
 mod large;
 mod memory;
 mod processes;
+mod returns;
 mod rotation;
 mod shutdown;
 mod virtual_hosts;

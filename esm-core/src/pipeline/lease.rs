@@ -28,6 +28,7 @@ use crate::{
     mapping::{DeadLetter, Mapping, MaximumConcurrency},
     metrics::{DropReason, MappingMetrics},
     retry::{Attempts, Part, Step, backoff, is_spent, redelivery_delay},
+    returns,
     source::{Consumer, DeadLettered, Delivery, Disposition, Receipt, SourceError, Unusable},
 };
 
@@ -43,10 +44,12 @@ pub(super) struct Lease {
     pub(super) hold_limit: Option<Duration>,
     /// Where it is kept what messages have been through, if they can be known again.
     pub(super) failures: Option<Arc<Failures>>,
-    /// Cancelled when nothing more may be invoked, since the mapping ends.
-    pub(super) drain: CancellationToken,
-    /// Cancelled when nothing more may be invoked, and the broker sends nothing more: what went back before would only
-    /// come again.
+    /// How often the broker takes a message back before it drops it.
+    pub(super) delivery_limit: Option<u32>,
+    /// Cancelled when nothing more may be invoked.
+    pub(super) closing: CancellationToken,
+    /// Cancelled when nothing more may be invoked a second time, and the broker sends nothing more: what went back
+    /// before would only come again.
     pub(super) retire: CancellationToken,
     /// Cancelled when the session has ended.
     pub(super) over: CancellationToken,
@@ -326,8 +329,7 @@ impl Lease {
         let slot = tokio::select! {
             biased;
             () = self.over.cancelled() => return self.leave(&work.part),
-            () = self.retire.cancelled() => return self.give_back(&work.part, work.tried).await,
-            () = self.drain.cancelled() => return self.give_back_at_the_end(&work.part, work.tried).await,
+            () = self.closing.cancelled() => return self.give_back_at_the_end(&work.part, work.tried).await,
             () = self.held_too_long(&work.part) => return self.give_back_in_time(&work.part, work.tried).await,
             slot = admitted => slot,
         };
@@ -484,10 +486,24 @@ impl Lease {
         tokio::select! {
             biased;
             () = self.over.cancelled() => Some(self.leave(part)),
-            () = self.retire.cancelled() => Some(self.give_back(part, tried).await),
+            () = self.nothing_is_retried(part) => Some(self.give_back(part, tried).await),
             () = self.held_too_long(part) => Some(self.give_back_in_time(part, tried).await),
             () = sleep_until(due) => None,
         }
+    }
+
+    /// Waits until the part must not wait to be invoked again: its backoff is cut short by the end of the session, but
+    /// not while the broker would soon drop what is given back.
+    async fn nothing_is_retried(&self, part: &Batch) {
+        self.retire.cancelled().await;
+        if self.is_endangered(part) {
+            self.closing.cancelled().await;
+        }
+    }
+
+    /// Whether the broker would soon drop what is given back.
+    fn is_endangered(&self, part: &Batch) -> bool {
+        returns::is_endangered(part.most_returned(), self.delivery_limit)
     }
 
     /// Takes out what has expired in hand, for the broker to expire it.
@@ -516,7 +532,8 @@ impl Lease {
     /// batch is held. A batch is kept for a while at least, however long a function may run and a
     /// window may be, so that handing it back never becomes a loop in which nothing is invoked.
     async fn held_too_long(&self, part: &Batch) {
-        let (Some(limit), Some(received_at)) = (self.hold_limit, part.received_at()) else {
+        let (Some(limit), Some(received_at), false) = (self.hold_limit, part.received_at(), self.is_endangered(part))
+        else {
             return std::future::pending().await;
         };
         let last_start = limit.saturating_sub(self.parts.function.timeout);

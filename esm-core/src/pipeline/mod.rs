@@ -4,8 +4,10 @@
 //! batches in flight until it ends, and its result settles nothing of a later session.
 //!
 //! Reading order: this file (what outlives sessions), `run` (the loop of one session), `lease` (a
-//! batch from its first invocation until it is settled), `terms` (how much is borrowed).
+//! batch from its first invocation until it is settled), `ending` (how a session ends in good order),
+//! `terms` (how much is borrowed).
 
+mod ending;
 mod lease;
 mod run;
 mod terms;
@@ -15,11 +17,13 @@ use std::{collections::VecDeque, sync::Arc};
 use tokio::{
     sync::{Semaphore, watch},
     task::{Id, JoinError, JoinSet},
+    time::Duration,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use self::{
+    ending::Borrows,
     lease::Lease,
     run::Run,
     terms::{Caution, Lending, Sizes},
@@ -48,6 +52,8 @@ pub(crate) struct Parts {
     pub(crate) share: Arc<Share>,
     pub(crate) metrics: Arc<MappingMetrics>,
     pub(crate) status: StatusWriter,
+    /// How long a drain may take at least.
+    pub(crate) drain_timeout: Duration,
 }
 
 /// Why a session ended.
@@ -70,6 +76,8 @@ pub(crate) struct Pipeline {
     caution: Caution,
     /// No batch has succeeded since something went wrong that the broker may count against what was lent.
     is_on_probation: bool,
+    /// No batch has ended since what was not tried had to go back, because it was held for long.
+    is_held: bool,
     groups: Groups,
     failures: Arc<Failures>,
 }
@@ -106,6 +114,7 @@ impl Pipeline {
             sizes: Sizes::default(),
             caution: Caution::default(),
             is_on_probation,
+            is_held: false,
             groups: Groups::default(),
             failures: Arc::default(),
         }
@@ -146,7 +155,7 @@ impl Pipeline {
 
     fn lending(&self, limit: u32) -> Lending<'_> {
         let Parts { mapping, share, .. } = &self.parts;
-        Lending { mapping, limit, share: share.bytes(), is_on_probation: self.is_on_probation }
+        Lending { mapping, limit, share: share.bytes(), is_on_probation: self.is_on_probation || self.is_held }
     }
 
     /// Runs one session until it is lost, or until `drain` asks for its orderly end.
@@ -168,6 +177,7 @@ impl Pipeline {
             envelope,
             prefetch,
             hold_limit,
+            delivery_limit,
             unique_ids,
             destination,
         } = session;
@@ -177,8 +187,9 @@ impl Pipeline {
             consumer,
             destination,
             hold_limit,
+            delivery_limit,
             failures: unique_ids.then(|| self.failures.clone()),
-            drain: drain.clone(),
+            closing: CancellationToken::new(),
             retire: CancellationToken::new(),
             over: CancellationToken::new(),
             untold: Arc::default(),
@@ -200,6 +211,10 @@ impl Pipeline {
             shares: self.parts.share.subscribe(),
             pipeline: self,
             lease,
+            drain: drain.clone(),
+            most_returned: 0,
+            stalled_since: None,
+            borrows: Borrows::Yes,
             deliveries,
             hand,
             lost,
@@ -209,7 +224,6 @@ impl Pipeline {
             set_aside: VecDeque::new(),
             rejected: Vec::new(),
             surplus: Vec::new(),
-            is_stopped: false,
             is_rejecting: false,
             batcher,
             prefetch: prefetch as usize,

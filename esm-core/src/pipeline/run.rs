@@ -8,12 +8,14 @@ use std::{
 
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
-    time::{Duration, sleep_until, timeout},
+    time::{Duration, Instant, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, error, info, warn};
 
 use super::{
     End, Ended, Parts, Pipeline, Task,
+    ending::Borrows,
     lease::{Lease, Place, unusable},
 };
 use crate::{
@@ -24,6 +26,7 @@ use crate::{
     mapping::Mapping,
     memory::Hand,
     metrics::DropReason,
+    returns::is_endangered,
     source::{Arrival, Delivery, Outdated, Receipt, SourceError, Terms, Unusable},
 };
 
@@ -48,11 +51,20 @@ enum Event {
     Place,
     Arrive(Arrival),
     Window,
+    /// Nothing was taken for so long that what waits has to go back.
+    Stall,
 }
 
 pub(super) struct Run<'a> {
     pub(super) pipeline: &'a mut Pipeline,
     pub(super) lease: Arc<Lease>,
+    /// Asks for the end of the session.
+    pub(super) drain: CancellationToken,
+    /// How often the broker has taken back the message that it has taken back most.
+    pub(super) most_returned: u32,
+    /// Since when nothing may be taken.
+    pub(super) stalled_since: Option<Instant>,
+    pub(super) borrows: Borrows,
     pub(super) deliveries: mpsc::Receiver<Arrival>,
     /// What the deliveries take.
     pub(super) hand: Hand,
@@ -68,8 +80,6 @@ pub(super) struct Run<'a> {
     pub(super) rejected: Vec<Receipt>,
     /// Deliveries for which there was no memory.
     pub(super) surplus: Vec<Receipt>,
-    /// The broker was asked to send nothing more, since there was no memory.
-    pub(super) is_stopped: bool,
     /// Some are being acknowledged now; so further ones gather meanwhile.
     pub(super) is_rejecting: bool,
     pub(super) batcher: Batcher,
@@ -105,7 +115,7 @@ impl Run<'_> {
                     return End::Outgrown;
                 }
                 Event::Overflow => {
-                    if let Err(error) = self.stop_lending().await {
+                    if let Err(error) = self.borrow_no_more(Borrows::NoMemory).await {
                         return End::Lost(self.cause_of_loss(error).await);
                     }
                 }
@@ -121,10 +131,19 @@ impl Run<'_> {
                 Event::Place => self.take_released(),
                 Event::Arrive(arrival) => self.take(arrival),
                 Event::Window => self.close(ClosedBy::Window),
+                Event::Stall => {
+                    if let Err(error) = self.hand_back_what_waits().await {
+                        return End::Lost(self.cause_of_loss(error).await);
+                    }
+                }
+            }
+            if self.has_nothing_more_to_do() {
+                self.retire().await;
+                return End::Outgrown;
             }
             let terms = self.pipeline.terms(self.prefetch_limit);
             self.hand.limit(terms.memory);
-            if terms.alone != self.terms.alone {
+            if terms.alone != self.terms.alone && self.borrows == Borrows::Yes {
                 info!(alone = terms.alone, "opening a session on another connection");
                 self.retire().await;
                 return End::Outgrown;
@@ -134,26 +153,8 @@ impl Run<'_> {
             {
                 return End::Lost(self.cause_of_loss(error).await);
             }
-            if self.is_exhausted() {
-                self.close(ClosedBy::Credit);
-                self.pipeline.sizes.count_unfit();
-                self.retire().await;
-                return End::Outgrown;
-            }
             self.close_without_credit();
         }
-    }
-
-    /// Has nothing more sent, since there is no memory for it. What has arrived before is still worked on.
-    async fn stop_lending(&mut self) -> Result<(), SourceError> {
-        self.is_stopped = true;
-        self.lease.consumer.cancel().await
-    }
-
-    /// Whether the broker was stopped, and there is nothing more to take.
-    fn is_exhausted(&self) -> bool {
-        let is_at_end = || self.deliveries.is_closed() && self.deliveries.is_empty();
-        self.is_stopped && (!self.surplus.is_empty() || is_at_end())
     }
 
     async fn change_terms(&mut self, terms: Terms) -> Result<(), SourceError> {
@@ -171,7 +172,7 @@ impl Run<'_> {
         let now = self.terms.prefetch;
         let lending = self.pipeline.lending(self.prefetch_limit);
         let has_room = || self.in_hand() <= now && self.hand.held() <= lending.share / 2;
-        !self.is_stopped && lending.is_worth_changing(now, better) && (better < now || has_room())
+        self.borrows == Borrows::Yes && lending.is_worth_changing(now, better) && (better < now || has_room())
     }
 
     /// The deliveries that are not settled, but for those that wait for their acknowledgement without a batch.
@@ -189,18 +190,18 @@ impl Run<'_> {
         if may_take && (self.pipeline.groups.has_released() || !self.set_aside.is_empty()) {
             return Event::Place; // it came before what arrives
         }
-        let deadline = self.batcher.deadline();
-        let window = async {
-            match deadline {
-                Some(deadline) => sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
+        self.stalled_since = if may_take { None } else { self.stalled_since.or_else(|| Some(Instant::now())) };
+        let at = async |time: Option<Instant>| match time {
+            Some(time) => sleep_until(time).await,
+            None => std::future::pending().await,
         };
+        let (window, stall) = (at(self.batcher.deadline()), at(self.stalls_at()));
         tokio::select! {
             biased; // shed work before taking more
-            () = self.lease.drain.cancelled() => Event::Drain,
+            () = self.drain.cancelled() => Event::Drain,
             Some(result) = self.pipeline.tasks.join_next_with_id() => Event::Finish(result),
-            lost = &mut self.lost, if !self.is_stopped => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
+            // A reader that ended because it was asked to knows no cause.
+            lost = &mut self.lost, if self.borrows == Borrows::Yes => Event::Lose(lost_because(lost, &self.lease.parts.mapping)),
             Ok(()) = self.trouble.changed() => Event::Trouble,
             () = &mut self.outdated => Event::Outdate,
             () = self.hand.went_over() => Event::Overflow,
@@ -211,6 +212,7 @@ impl Run<'_> {
             // `None`: the reader has ended, and `lost` is about to say why.
             Some(arrival) = self.deliveries.recv(), if may_take => Event::Arrive(arrival),
             () = window, if may_take => Event::Window,
+            () = stall => Event::Stall,
         }
     }
 
@@ -218,7 +220,7 @@ impl Run<'_> {
         self.has_place() && !self.is_clogged()
     }
 
-    fn has_place(&self) -> bool {
+    pub(super) fn has_place(&self) -> bool {
         self.places.available_permits() > 0
     }
 
@@ -282,7 +284,7 @@ impl Run<'_> {
     }
 
     /// Acknowledges what no filter accepts: all that has gathered, with one call.
-    fn reject(&mut self) {
+    pub(super) fn reject(&mut self) {
         let rejected = std::mem::take(&mut self.rejected);
         if !rejected.is_empty() {
             self.is_rejecting = true;
@@ -292,7 +294,7 @@ impl Run<'_> {
     }
 
     /// Puts a delivery into the open batch, unless its group has to wait.
-    fn offer(&mut self, delivery: Delivery) {
+    pub(super) fn offer(&mut self, delivery: Delivery) {
         let Some(mut delivery) = self.pipeline.groups.admit(delivery) else { return };
         if let Some(failures) = &self.lease.failures {
             failures.recall(&mut delivery);
@@ -318,7 +320,12 @@ impl Run<'_> {
     }
 
     fn push(&mut self, delivery: Delivery) {
-        if let Some(batch) = self.batcher.push(delivery) {
+        self.most_returned = self.most_returned.max(delivery.returns);
+        if is_endangered(delivery.returns, self.lease.delivery_limit) {
+            let (message_id, returns) = (delivery.record.message_id(), delivery.returns);
+            warn!(message_id, returns, "the broker will soon drop this message; it is invoked next, and alone");
+            self.start(Batch::alone(delivery));
+        } else if let Some(batch) = self.batcher.push(delivery) {
             self.start(batch);
         }
     }
@@ -332,9 +339,7 @@ impl Run<'_> {
             return true;
         }
         info!("the settings of the mapping have changed");
-        let mut waiting = self.batcher.abandon();
-        waiting.extend(self.pipeline.groups.take_waiting());
-        waiting.extend(self.set_aside.drain(..));
+        let mut waiting = self.take_waiting();
         waiting.sort_unstable_by_key(|delivery| delivery.receipt);
         self.lease = Arc::new(Lease { parts: self.pipeline.parts.clone(), ..Lease::clone(&self.lease) });
         self.batcher = Batcher::new(self.pipeline.mapping(), &self.lease.envelope);
@@ -375,7 +380,7 @@ impl Run<'_> {
         self.lease.unsettled.load(Ordering::Relaxed) >= self.prefetch
     }
 
-    fn close(&mut self, by: ClosedBy) {
+    pub(super) fn close(&mut self, by: ClosedBy) {
         if let Some(batch) = self.batcher.close(by) {
             self.start(batch);
         }
@@ -389,12 +394,12 @@ impl Run<'_> {
         self.pipeline.groups.begin(id, groups);
     }
 
-    fn give_up(&mut self, unusable: Unusable, attempts: u32) {
+    pub(super) fn give_up(&mut self, unusable: Unusable, attempts: u32) {
         let task = self.lease.clone().give_up_alone(unusable, attempts).instrument(Span::current());
         self.pipeline.tasks.spawn(task);
     }
 
-    fn finish(&mut self, result: Ended) -> Result<(), SourceError> {
+    pub(super) fn finish(&mut self, result: Ended) -> Result<(), SourceError> {
         let finished = self.pipeline.note(result)?;
         if let Some(error) = self.lease.untold.get() {
             return Err(error.clone());
@@ -406,14 +411,13 @@ impl Run<'_> {
         if self.lease.has_succeeded.load(Ordering::Relaxed) {
             self.pipeline.is_on_probation = false;
         }
-        match finished.task {
-            Task::Batch => self.pipeline.caution.reassure(),
-            Task::Rejection => {
-                self.pipeline.caution.reassure();
-                self.is_rejecting = false;
-                self.reject();
-            }
-            Task::GivingUp => {}
+        if finished.task != Task::GivingUp {
+            self.pipeline.caution.reassure();
+            self.pipeline.is_held = self.borrows == Borrows::HeldForLong;
+        }
+        if finished.task == Task::Rejection {
+            self.is_rejecting = false;
+            self.reject();
         }
         let was_clogged = self.is_clogged();
         self.parked += finished.parked;
@@ -462,57 +466,6 @@ impl Run<'_> {
                 status.connected();
             }
         }
-    }
-
-    /// Ends the session in good order: nothing more is taken or retried, what runs is waited for.
-    async fn retire(&mut self) {
-        let consumer = self.lease.consumer.clone();
-        self.reject();
-        let cancelled = consumer.cancel().await;
-        self.lease.retire.cancel();
-        match cancelled {
-            Ok(()) => self.hand_back_untried().await,
-            Err(error) => warn!(%error, "could not stop deliveries in good order; the broker takes them back itself"),
-        }
-        self.pipeline.finish().await;
-        consumer.close().await;
-    }
-
-    async fn hand_back_untried(&mut self) {
-        let mut waiting = self.batcher.abandon();
-        waiting.extend(self.pipeline.groups.take_waiting());
-        waiting.extend(self.set_aside.drain(..));
-        let mut untried: Vec<Receipt> = waiting.iter().map(|delivery| delivery.receipt).collect();
-        let mut surplus = std::mem::take(&mut self.surplus);
-        while let Some(arrival) = self.deliveries.recv().await {
-            untried.push(match arrival {
-                Arrival::Delivery(delivery) => delivery.receipt,
-                Arrival::Unusable(unusable) => unusable.receipt,
-                Arrival::Surplus(receipt) => {
-                    surplus.push(receipt);
-                    continue;
-                }
-            });
-        }
-        if self.hand.is_over() {
-            self.lease.parts.metrics.surplus.inc_by(surplus.len() as u64);
-            warn!(
-                surplus = surplus.len(),
-                share = self.terms.memory,
-                record_size = self.pipeline.sizes.record(),
-                "larger messages arrived than there is memory for (server.memory_limit_in_mebibytes); the session ends, \
-                 so that they go back, and another one borrows less"
-            );
-        }
-        untried.append(&mut surplus);
-        untried.sort_unstable();
-        info!(
-            untried = untried.len(),
-            running = self.lease.parts.metrics.in_flight_batches.get(),
-            function = self.lease.parts.function.name,
-            "draining: what was not tried goes back, what runs is waited for"
-        );
-        self.lease.hand_back(&untried, false).await;
     }
 }
 

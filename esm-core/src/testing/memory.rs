@@ -47,6 +47,9 @@ struct Inner {
     /// Dead-lettering would destroy messages.
     destroys_dead_letters: bool,
     hold_limit: Option<Duration>,
+    delivery_limit: Option<u32>,
+    /// The ids that came back once too often.
+    dropped: Vec<String>,
     destination: Option<Arc<dyn Destination>>,
     session: Option<Open>,
     sessions: u64,
@@ -75,6 +78,8 @@ struct Message {
     id: String,
     padding: usize,
     redelivered: bool,
+    /// How often it came back, where that counts.
+    returns: u32,
     time_to_live: Option<Duration>,
     group: Option<Group>,
     /// Why no record can be made of it.
@@ -90,6 +95,7 @@ impl Message {
             id,
             padding: 0,
             redelivered: false,
+            returns: 0,
             time_to_live: None,
             group: None,
             flaw: None,
@@ -120,6 +126,7 @@ impl Message {
             sent_at: None,
             age: self.age,
             group: self.group.clone(),
+            returns: self.returns,
             failed: 0,
             original: keeps_original.then(|| Original::new(self.id.clone())),
             held: None,
@@ -208,6 +215,16 @@ impl MemoryQueue {
     /// Sessions opened from now on have this limit.
     pub fn limit_hold(&self, limit: Duration) {
         self.lock().hold_limit = Some(limit);
+    }
+
+    /// From now on it counts how often a message comes back, and drops it when that is once more than this.
+    pub fn limit_deliveries(&self, limit: u32) {
+        self.lock().delivery_limit = Some(limit);
+    }
+
+    /// The ids that were dropped because they came back too often.
+    pub fn dropped(&self) -> Vec<String> {
+        self.lock().dropped.clone()
     }
 
     /// Breaks the session that is open.
@@ -340,8 +357,13 @@ impl Inner {
 
     /// Puts a message where it was in the queue.
     fn take_again(&mut self, message: Message) {
+        let returns = message.returns + u32::from(self.delivery_limit.is_some());
+        if self.delivery_limit.is_some_and(|limit| returns > limit) {
+            self.dropped.push(message.id);
+            return;
+        }
         let at = self.ready.partition_point(|other| other.number < message.number);
-        self.ready.insert(at, Message { redelivered: true, ..message });
+        self.ready.insert(at, Message { redelivered: true, returns, ..message });
     }
 
     fn session(&mut self, number: u64) -> Result<&mut Open, SourceError> {
@@ -440,6 +462,7 @@ impl Connect for MemoryQueue {
             envelope: Envelope::new("[", "]"),
             prefetch,
             hold_limit: inner.hold_limit,
+            delivery_limit: inner.delivery_limit,
             unique_ids: inner.is_modern,
             destination: inner.destination.clone(),
         })

@@ -78,6 +78,7 @@ pub fn delivery(receipt: u64, size: usize) -> Delivery {
         age: Duration::ZERO,
         group: None,
         failed: 0,
+        returns: 0,
         original: None,
         held: None,
     }

@@ -9,6 +9,7 @@ mod groups;
 mod isolation;
 mod memory;
 mod redelivery;
+mod returns;
 mod schedules;
 
 use std::{

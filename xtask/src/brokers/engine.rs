@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::activemq::Activemq;
 use super::rabbitmq::Rabbitmq;
+use super::release::Release;
 use crate::packages::{self, Need};
 use crate::process::Process;
 
@@ -57,6 +58,10 @@ pub(crate) struct Settings {
     pub(crate) parent_pid: Option<u32>,
     /// A second node on the same store takes over when this one is gone. ActiveMQ only.
     pub(crate) standby: bool,
+    /// Two further nodes form a cluster with this one. RabbitMQ only.
+    pub(crate) cluster: bool,
+    /// Instead of the system's own package. RabbitMQ only.
+    pub(crate) release: Option<Release>,
     /// This node is that second one.
     pub(super) shares_store: bool,
     /// Made to run long rather than to start soon.
@@ -66,6 +71,11 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn of(kind: Kind) -> Self {
         Self { kind, ..Self::default() }
+    }
+
+    /// For a RabbitMQ that is not the system's own.
+    pub(crate) fn of_release(release: Release) -> Self {
+        Self { release: Some(release), ..Self::of(Kind::Rabbitmq) }
     }
 
     /// For a node whose work is measured.
@@ -87,9 +97,13 @@ impl Engine {
         match settings.kind {
             Kind::Rabbitmq => {
                 ensure!(!settings.standby, "only an ActiveMQ can have a standby here");
-                Ok(Self::Rabbitmq(Rabbitmq::new()?))
+                Ok(Self::Rabbitmq(Rabbitmq::new(settings)?))
             }
-            Kind::Activemq => Ok(Self::Activemq(Activemq::new(settings)?)),
+            Kind::Activemq => {
+                ensure!(!settings.cluster, "only a RabbitMQ can have a cluster here");
+                ensure!(settings.release.is_none(), "an ActiveMQ is of no release of RabbitMQ");
+                Ok(Self::Activemq(Activemq::new(settings)?))
+            }
         }
     }
 

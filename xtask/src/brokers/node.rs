@@ -9,9 +9,10 @@ use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::activemq::Activemq;
@@ -28,6 +29,9 @@ const ATTEMPTS: usize = 3;
 
 /// Where a node keeps the one that takes over when it is gone.
 const STANDBY: &str = "standby";
+
+/// All that a node's folder may hold beside the node itself.
+const FURTHER: [&str; 3] = [STANDBY, "second", "third"];
 
 #[derive(Serialize, Deserialize)]
 struct State {
@@ -55,6 +59,9 @@ pub(crate) struct Node {
 impl Node {
     /// A new node, ready for use.
     pub(crate) fn up(folder: &Path, settings: &Settings) -> Result<Self> {
+        if settings.cluster {
+            return Self::up_together(folder, settings);
+        }
         let node = Self::up_alone(folder, settings)?;
         if settings.standby {
             let standby = Settings { standby: false, parent_pid: None, shares_store: true, ..settings.clone() };
@@ -65,6 +72,32 @@ impl Node {
             }
         }
         Ok(node)
+    }
+
+    /// The nodes of a cluster find each other while they start: so they start at the same time.
+    fn up_together(folder: &Path, settings: &Settings) -> Result<Self> {
+        let mut nodes = vec![Self::create(folder, settings)?];
+        // The first node's own watcher and its own end take care of the others too.
+        let further = Settings { parent_pid: None, ..settings.clone() };
+        for (name, member) in nodes[0].rabbitmq()?.others()? {
+            nodes.push(Self::create_as(&folder.join(name), Engine::Rabbitmq(member), &further)?);
+        }
+        let first = nodes[0].start_name_service();
+        let started = first.and_then(|()| {
+            thread::scope(|scope| {
+                let starting: Vec<_> = nodes.iter_mut().map(|node| scope.spawn(|| node.start())).collect();
+                let started = starting
+                    .into_iter()
+                    .map(|node| node.join().map_err(|_| anyhow!("a thread that starts a node panicked"))?);
+                started.collect::<Vec<Result<()>>>().into_iter().collect::<Result<()>>()
+            })
+        });
+        let first = nodes.swap_remove(0);
+        if let Err(error) = started {
+            first.down()?;
+            return Err(error);
+        }
+        Ok(first)
     }
 
     fn up_alone(folder: &Path, settings: &Settings) -> Result<Self> {
@@ -121,6 +154,14 @@ impl Node {
         wait::until("the node to answer", START_LIMIT, || self.is_ready(said_before))
     }
 
+    /// Starts what other nodes of a cluster need of this one first.
+    fn start_name_service(&mut self) -> Result<()> {
+        if let Engine::Rabbitmq(rabbitmq) = &mut self.state.engine {
+            rabbitmq.start_name_service(&self.folder)?;
+        }
+        self.save()
+    }
+
     /// Stops the broker in good order; its data stays.
     pub(crate) fn stop(&self) -> Result<()> {
         self.state.broker.map_or(Ok(()), Process::terminate)
@@ -145,8 +186,10 @@ impl Node {
 
     /// Ends everything that belongs to the node and removes its folder.
     pub(crate) fn down(&self) -> Result<()> {
-        if let Some(standby) = Self::find(&self.folder.join(STANDBY))? {
-            standby.down()?;
+        for further in FURTHER {
+            if let Some(further) = Self::find(&self.folder.join(further))? {
+                further.down()?;
+            }
         }
         let State { broker, watcher, .. } = self.state;
         for process in [broker, self.broker().helper(), watcher].into_iter().flatten() {
@@ -160,7 +203,13 @@ impl Node {
 
     /// What tests read to find the node.
     pub(crate) fn environment(&self) -> Result<Vec<(&'static str, String)>> {
-        self.broker().environment(&self.folder)
+        let mut environment = self.broker().environment(&self.folder)?;
+        let members = ["second", "third"].iter().filter_map(|name| Self::find(&self.folder.join(name)).transpose());
+        let others = members.map(|member| Ok(member?.broker().endpoint())).collect::<Result<Vec<_>>>()?;
+        if !others.is_empty() {
+            environment.push(("ESM_TEST_RABBITMQ_OTHER_URLS", others.join(",")));
+        }
+        Ok(environment)
     }
 
     /// What `esm`'s configuration says of it.
@@ -203,7 +252,10 @@ impl Node {
     }
 
     fn create(folder: &Path, settings: &Settings) -> Result<Self> {
-        let engine = Engine::new(settings)?;
+        Self::create_as(folder, Engine::new(settings)?, settings)
+    }
+
+    fn create_as(folder: &Path, engine: Engine, settings: &Settings) -> Result<Self> {
         ensure_unused(folder)?;
         let logs = folder.join("log");
         fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;

@@ -1,4 +1,4 @@
-//! RabbitMQ, from Debian's package.
+//! RabbitMQ, from Debian's package, the system's own or one of another release.
 
 use std::env;
 use std::fs;
@@ -12,15 +12,16 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::certificates::Certificates;
-use super::engine::{self, Broker};
+use super::engine::{self, Broker, Settings};
 use super::node::log_file;
+use super::release::Release;
 use crate::http;
 use crate::ports;
 use crate::process::{self, Process};
 use crate::wait;
 
 /// Not the one in `/usr/sbin`: Debian's wrapper there insists on the user `rabbitmq`.
-const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+pub(super) const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
 /// Erlang's name service starts at once.
 const EPMD_LIMIT: Duration = Duration::from_mins(1);
@@ -28,6 +29,9 @@ const EPMD_LIMIT: Duration = Duration::from_mins(1);
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Rabbitmq {
     ports: Ports,
+    member: Member,
+    /// `None`: the system's own.
+    release: Option<Release>,
     /// Erlang's name service. It outlives the broker, so we start it ourselves and know its id.
     epmd: Option<Process>,
 }
@@ -41,10 +45,45 @@ struct Ports {
     epmd: u16,
 }
 
+/// Which node it is, and whether it is alone.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Member {
+    Alone,
+    /// The place in its cluster.
+    Of(usize),
+}
+
+/// The nodes of a cluster, by the names that Erlang knows them by.
+const CLUSTER: [&str; 3] = ["first", "second", "third"];
+
+impl Member {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "rabbit",
+            Self::Of(place) => CLUSTER[place],
+        }
+    }
+}
+
 impl Rabbitmq {
-    pub(super) fn new() -> Result<Self> {
+    pub(super) fn new(settings: &Settings) -> Result<Self> {
         let [amqp, amqps, management, distribution, epmd] = ports::free()?;
-        Ok(Self { ports: Ports { amqp, amqps, management, distribution, epmd }, epmd: None })
+        let ports = Ports { amqp, amqps, management, distribution, epmd };
+        let member = if settings.cluster { Member::Of(0) } else { Member::Alone };
+        Ok(Self { ports, member, release: settings.release, epmd: None })
+    }
+
+    /// The other members of the cluster that this node is the first of, and their names. They use its name service.
+    pub(super) fn others(&self) -> Result<Vec<(&'static str, Self)>> {
+        if self.member == Member::Alone {
+            return Ok(Vec::new());
+        }
+        let other = |place| {
+            let [amqp, amqps, management, distribution] = ports::free()?;
+            let ports = Ports { amqp, amqps, management, distribution, epmd: self.ports.epmd };
+            Ok((CLUSTER[place], Self { ports, member: Member::Of(place), release: self.release, epmd: None }))
+        };
+        (1..CLUSTER.len()).map(other).collect()
     }
 
     /// Where it speaks AMQP.
@@ -74,12 +113,36 @@ impl Rabbitmq {
             "loopback_users = none".to_owned(),
             "disk_free_limit.absolute = 50MB".to_owned(),
         ];
-        lines(own.into_iter().chain(further.iter().cloned()))
+        let cluster = match self.member {
+            Member::Alone => Vec::new(),
+            Member::Of(_) => {
+                let node = |(place, name)| format!("cluster_formation.classic_config.nodes.{place} = {name}@localhost");
+                let discovery = "cluster_formation.peer_discovery_backend = rabbit_peer_discovery_classic_config";
+                [discovery.to_owned()].into_iter().chain((1..).zip(CLUSTER).map(node)).collect()
+            }
+        };
+        lines(own.into_iter().chain(cluster).chain(further.iter().cloned()))
+    }
+
+    fn program(&self, program: &str, folder: &Path) -> Result<Command> {
+        match self.release {
+            Some(release) => release.command(program, folder),
+            None => Ok(Command::new(program)),
+        }
+    }
+
+    /// Unless another node of the cluster has it.
+    pub(super) fn start_name_service(&mut self, folder: &Path) -> Result<()> {
+        let has_one = !matches!(self.member, Member::Of(1..));
+        if has_one && !self.epmd.is_some_and(Process::is_alive) {
+            self.epmd = Some(self.spawn_epmd(folder)?);
+        }
+        Ok(())
     }
 
     fn spawn_epmd(&self, folder: &Path) -> Result<Process> {
         let port = self.ports.epmd;
-        let mut command = Command::new("epmd");
+        let mut command = self.program("epmd", folder)?;
         command.args(["-port", &port.to_string(), "-address", "127.0.0.1", "-relaxed_command_check"]);
         let log = log_file(folder, "epmd.log")?;
         let epmd = process::spawn_detached(command.stdout(log.try_clone()?).stderr(log))?;
@@ -93,7 +156,7 @@ impl Rabbitmq {
     fn spawn_broker(&self, folder: &Path) -> Result<Process> {
         let Ports { distribution, epmd, .. } = self.ports;
         let log = log_file(folder, self.log_name())?;
-        let mut command = Command::new(SERVER);
+        let mut command = self.program(SERVER, folder)?;
         command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("LANG", "C.UTF-8");
         for (name, path) in [
             ("HOME", "home"),
@@ -106,8 +169,9 @@ impl Rabbitmq {
             command.env(name, folder.join(path));
         }
         command
-            .envs([("RABBITMQ_CONF_ENV_FILE", "/dev/null"), ("RABBITMQ_NODENAME", "rabbit@localhost")])
-            .envs([("RABBITMQ_LOGS", "-"), ("ERL_EPMD_ADDRESS", "127.0.0.1")])
+            .envs([("RABBITMQ_CONF_ENV_FILE", "/dev/null"), ("RABBITMQ_LOGS", "-")])
+            .env("RABBITMQ_NODENAME", format!("{}@localhost", self.member.name()))
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .envs([("ERL_EPMD_PORT", epmd.to_string()), ("RABBITMQ_DIST_PORT", distribution.to_string())])
             // The script then becomes Erlang instead of keeping it as a child, so that this is Erlang's pid.
             .env("RABBITMQ_ALLOW_INPUT", "1")
@@ -139,9 +203,7 @@ impl Broker for Rabbitmq {
     }
 
     fn spawn(&mut self, folder: &Path) -> Result<Process> {
-        if !self.epmd.is_some_and(Process::is_alive) {
-            self.epmd = Some(self.spawn_epmd(folder)?);
-        }
+        self.start_name_service(folder)?;
         self.spawn_broker(folder)
     }
 
@@ -166,7 +228,7 @@ impl Broker for Rabbitmq {
         let Ports { amqps, management, .. } = self.ports;
         let certificates = Certificates::at(&folder.join("tls"));
         let path = |path: &Path| path.display().to_string();
-        Ok(vec![
+        let mut environment = vec![
             ("ESM_TEST_RABBITMQ_URL", self.endpoint()),
             ("ESM_TEST_RABBITMQ_TLS_URL", format!("amqps://localhost:{amqps}")),
             ("ESM_TEST_RABBITMQ_MANAGEMENT_URL", format!("http://127.0.0.1:{management}")),
@@ -174,7 +236,10 @@ impl Broker for Rabbitmq {
             ("ESM_TEST_RABBITMQ_CLIENT_CERT_FILE", path(&certificates.client)),
             ("ESM_TEST_RABBITMQ_CLIENT_KEY_FILE", path(&certificates.client_key)),
             ("ESM_TEST_RABBITMQ_DIR", path(folder)),
-        ])
+        ];
+        // For tests that start nodes of their own.
+        environment.extend(self.release.map(|release| ("ESM_TEST_RABBITMQ_RELEASE", release.name().to_owned())));
+        Ok(environment)
     }
 
     fn log_name(&self) -> &'static str {

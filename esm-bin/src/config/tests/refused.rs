@@ -185,8 +185,6 @@ fn what_this_build_does_not_act_on_is_refused() {
         "metrics_config = {}",
         &["event_source_mappings[0].metrics_config: this build does not act on it yet"],
     );
-    let limit = "[brokers.b]\nengine = \"rabbitmq\"\nendpoints = [\"amqp://h\"]\ndelivery_limit = 20\n";
-    check(limit, &["brokers.b.delivery_limit: this build does not act on it yet"]);
     check("[functions.g]\nhttp = { url = \"http://h/\", protocol = \"lambda\" }\n", &[]);
     check("[brokers.b]\nengine = \"kafka\"\nendpoints = [\"h\"]\n", &["brokers.b.engine: must be"]);
 }
@@ -339,6 +337,10 @@ fn what_activemq_does_not_know_is_refused() {
     check(
         &broker("consumer_timeout_in_seconds = 60"),
         &["brokers.pizza.consumer_timeout_in_seconds: has no effect: it concerns brokers with engine = \"rabbitmq\""],
+    );
+    check(
+        &broker("delivery_limit = 20"),
+        &["brokers.pizza.delivery_limit: has no effect: it concerns brokers with engine = \"rabbitmq\""],
     );
     check(&broker("tls = {}"), &["brokers.pizza.tls: has no effect, since no endpoint begins with ssl://"]);
     check(
