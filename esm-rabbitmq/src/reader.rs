@@ -16,7 +16,7 @@ use tokio::{
     time::{Duration, Instant, timeout},
 };
 
-use crate::{destination::ReceivedMessage, errors::Place, record::RecordEncoder};
+use crate::{destination::ReceivedMessage, errors::Place, record::RecordEncoder, stream_probe::StreamProbe};
 
 /// How long the broker's reason for closing a connection may come after its end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -31,6 +31,7 @@ pub(crate) struct Reader {
     /// Set before the consumer is ended by us.
     pub(crate) cancelled: Arc<AtomicBool>,
     pub(crate) place: Place,
+    pub(crate) stream_probe: StreamProbe,
     /// What the broker said when it closed the connection.
     pub(crate) closed: watch::Receiver<Option<SourceError>>,
 }
@@ -45,12 +46,21 @@ impl Reader {
 
     /// Reads until the end, and returns why if we did not ask for it.
     async fn read(&mut self) -> Option<SourceError> {
+        let mut is_first = true;
         while let Some(next) = self.messages.next().await {
             match next {
                 Ok(message) => {
-                    let Some(mut delivery) = self.encoder.delivery(&message, Instant::now()) else {
-                        return Some(self.unsuitable("it is a stream; only classic and quorum queues can be read"));
-                    };
+                    if std::mem::take(&mut is_first) {
+                        match self.stream_probe.is_stream(&message).await {
+                            Ok(false) => {}
+                            Ok(true) => {
+                                let words = "it is a stream; only classic and quorum queues can be read";
+                                return Some(self.unsuitable(words));
+                            }
+                            Err(error) => return Some(error),
+                        }
+                    }
+                    let mut delivery = self.encoder.delivery(&message, Instant::now());
                     if self.keeps_originals {
                         let received = ReceivedMessage { properties: message.properties, body: message.data };
                         delivery.original = Some(Original::new(received));

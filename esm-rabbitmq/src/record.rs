@@ -72,26 +72,22 @@ impl RecordEncoder {
         Envelope::new(head, &b"]}}"[..])
     }
 
-    /// A message that arrived at `now`; none if it is of a stream.
-    pub(crate) fn delivery(&mut self, message: &Message, now: Instant) -> Option<Delivery> {
+    /// A message that arrived at `now`.
+    pub(crate) fn delivery(&mut self, message: &Message, now: Instant) -> Delivery {
         let properties = &message.properties;
         let mut age = Duration::ZERO;
         let mut since_epoch = properties.timestamp().map(Duration::from_secs);
         for (name, value) in properties.headers().iter().flatten() {
-            match (name.as_str(), value) {
-                ("x-stream-offset", _) => return None,
-                // Written by the broker, if it stamps messages: surer than the sender's clock.
-                ("timestamp_in_ms", AMQPValue::LongLongInt(milliseconds)) => {
-                    since_epoch = u64::try_from(*milliseconds).ok().map(Duration::from_millis);
-                    let stamped_at = since_epoch.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
-                    let waited = stamped_at.and_then(|at| SystemTime::now().duration_since(at).ok());
-                    age = waited.unwrap_or_default();
-                }
-                _ => {}
+            // Written by the broker, if it stamps messages: surer than the sender's clock.
+            if let ("timestamp_in_ms", AMQPValue::LongLongInt(milliseconds)) = (name.as_str(), value) {
+                since_epoch = u64::try_from(*milliseconds).ok().map(Duration::from_millis);
+                let stamped_at = since_epoch.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
+                let waited = stamped_at.and_then(|at| SystemTime::now().duration_since(at).ok());
+                age = waited.unwrap_or_default();
             }
         }
         let time_to_live = properties.expiration().as_ref().and_then(|text| text.as_str().parse().ok());
-        Some(Delivery {
+        Delivery {
             record: self.record(message),
             receipt: Receipt(message.delivery_tag),
             received_at: now,
@@ -101,7 +97,7 @@ impl RecordEncoder {
             group: None,
             failed: 0,
             original: None,
-        })
+        }
     }
 
     /// The finished record.

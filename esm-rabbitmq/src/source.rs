@@ -31,6 +31,7 @@ use crate::{
     reader::Reader,
     record::{HeaderBytes, RecordEncoder},
     settings::Settings,
+    stream_probe::StreamProbe,
 };
 
 /// How long the broker may take to open a consumer.
@@ -117,6 +118,7 @@ impl Connect for RabbitSource {
             cancelled: cancelled.clone(),
             place: place.clone(),
             closed: connection.closed.clone(),
+            stream_probe: StreamProbe { connections: self.connections.clone(), login: shared_by, place: place.clone() },
         };
         let reading = tokio::spawn(reader.run(lost_sender).in_current_span());
         Ok(Session {
