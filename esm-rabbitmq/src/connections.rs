@@ -90,24 +90,20 @@ impl PoolState {
     }
 
     async fn channel_of_an_open_connection(&mut self) -> Option<(Arc<SharedConnection>, Channel)> {
-        let mut usable = None;
-        let mut kept = Vec::new();
-        for shared in self.open.drain(..).filter_map(|connection| connection.upgrade()) {
-            if usable.is_none() {
-                match shared.channel().await {
-                    Ok(channel) => usable = Some((shared.clone(), channel)),
-                    // With no channel left on it, or with channel numbers that the client does not
-                    // use again after the broker closed them: whoever has one there may keep it.
-                    Err(error) => {
-                        debug!(%error, "no further channel on this connection");
-                        continue;
-                    }
+        self.open.retain(|connection| connection.strong_count() > 0);
+        for connection in self.open.clone() {
+            let Some(shared) = connection.upgrade() else { continue };
+            match shared.channel().await {
+                Ok(channel) => return Some((shared, channel)),
+                // With no channel left on it, or with channel numbers that the client does not
+                // use again after the broker closed them: whoever has one there may keep it.
+                Err(error) => {
+                    debug!(%error, "no further channel on this connection");
+                    self.open.retain(|open| !open.ptr_eq(&connection));
                 }
             }
-            kept.push(Arc::downgrade(&shared));
         }
-        self.open = kept;
-        usable
+        None
     }
 }
 
@@ -328,6 +324,19 @@ mod tests {
 
     use super::*;
     use crate::testing::TestBroker;
+
+    #[tokio::test]
+    #[ignore = "needs a broker"]
+    async fn who_stops_half_way_leaves_the_connection_to_the_others() {
+        let endpoints = vec![TestBroker::shared().url.parse().unwrap()];
+        let connections = Connections::new("pizza".into(), endpoints, None).unwrap();
+        let login = Login { virtual_host: "/".into(), username: "guest".into(), password: "guest".into() };
+        let (first, _) = connections.channel(&login, false).await.unwrap();
+        let half_way = timeout(Duration::ZERO, connections.channel(&login, false)).await;
+        assert!(half_way.is_err());
+        let (second, _) = connections.channel(&login, false).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+    }
 
     #[tokio::test]
     #[ignore = "needs a broker"]
