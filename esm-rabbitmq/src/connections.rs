@@ -113,7 +113,21 @@ impl SharedConnection {
         self.connection.configuration().frame_max()
     }
 
-    async fn channel(&self) -> Result<Channel, SourceError> {
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    /// Waits until the broker accepts nothing on it, which may be so already.
+    pub(crate) async fn blocked(&self) -> SourceError {
+        let mut trouble = self.trouble.clone();
+        let blocked = trouble.wait_for(Option::is_some).await.ok().and_then(|blocked| blocked.clone());
+        match blocked {
+            Some(blocked) => blocked,
+            None => std::future::pending().await, // it ends
+        }
+    }
+
+    pub(crate) async fn channel(&self) -> Result<Channel, SourceError> {
         match timeout(CHANNEL, self.connection.create_channel()).await {
             Ok(channel) => channel.map_err(|error| self.place.explain(&error)),
             Err(_) => Err(SourceError::Protocol {
@@ -168,7 +182,7 @@ impl Connections {
 
     /// Closes the connection in good order if nobody else uses it.
     pub(crate) async fn release(&self, shared: &Arc<SharedConnection>, patience: Duration) {
-        if Arc::strong_count(shared) > 1 || !shared.connection.status().connected() {
+        if Arc::strong_count(shared) > 1 || !shared.is_open() {
             return;
         }
         match timeout(patience, shared.connection.close(200, "OK".into())).await {
