@@ -186,7 +186,7 @@ fn rabbitmq(
             unsigned_header_bytes: queue.unsigned_header_bytes,
             item_identifiers: queue.item_identifiers,
             destination: queue.destination,
-            consumer_timeout: queue.consumer_timeout.unwrap_or(Duration::MAX),
+            consumer_timeout: queue.consumer_timeout,
         };
         Ok(Arc::new(RabbitSource::new(connections.clone(), settings)))
     });

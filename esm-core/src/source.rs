@@ -14,6 +14,9 @@ use crate::{
     metrics::DropReason,
 };
 
+/// What is kept free of a broker's limit for holding a delivery.
+pub const HOLD_MARGIN: Duration = Duration::from_secs(60);
+
 /// Opens sessions on one queue of one broker. Implemented once per adapter crate.
 #[async_trait]
 pub trait Connect: Send + Sync {
@@ -53,7 +56,7 @@ pub struct Session {
     pub envelope: Envelope,
     /// The number of unsettled deliveries at which the broker stops sending.
     pub prefetch: u32,
-    /// How long the broker lets a delivery be held, a margin already taken off.
+    /// How long the broker lets a delivery be held, [`HOLD_MARGIN`] already taken off.
     pub hold_limit: Option<Duration>,
     /// The broker makes the message ids, so that a message is known when it comes again.
     pub unique_ids: bool,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use esm_core::source::{Connect, Session, SourceError, Terms};
+use esm_core::source::{Connect, HOLD_MARGIN, Session, SourceError, Terms};
 use lapin::{
     Channel,
     options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
@@ -36,8 +36,6 @@ use crate::{
 
 /// How long the broker may take to open a consumer.
 const OPEN: Duration = Duration::from_secs(30);
-/// What is kept free of the broker's limit for holding a delivery.
-const HOLD_MARGIN: Duration = Duration::from_secs(60);
 
 /// One queue, as one mapping reads it.
 pub struct RabbitSource {
@@ -131,7 +129,7 @@ impl Connect for RabbitSource {
             }),
             envelope: RecordEncoder::envelope(&self.settings.event_source_arn, queue, virtual_host),
             prefetch: prefetch.into(),
-            hold_limit: self.settings.consumer_timeout.checked_sub(HOLD_MARGIN),
+            hold_limit: self.settings.consumer_timeout.map(|limit| limit.saturating_sub(HOLD_MARGIN)),
             unique_ids: false, // the sender chooses them
             destination: self.settings.destination.clone(),
             consumer: Arc::new(RabbitConsumer {
