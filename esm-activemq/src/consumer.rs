@@ -97,20 +97,28 @@ impl ActiveMqConsumer {
         };
         let client_id = format!("{}-{:08x}", self.settings.client_id, fastrand::u32(..));
         let credentials = &self.settings.credentials;
-        let login = self.connections.login(credentials.as_ref()).await?;
-        if let Err(error) = self.connections.publish(&login, &client_id, letter).await {
-            if let SourceError::Authentication { .. } = error {
-                credentials.refused(&login);
-                return Err(error); // the password was changed, and the next session has the new one
+        let published = match self.connections.login(credentials.as_ref()).await {
+            Ok(login) => {
+                let published = self.connections.publish(&login, &client_id, letter).await;
+                if let Err(SourceError::Authentication { .. }) = &published {
+                    credentials.refused(&login);
+                }
+                published
             }
-            if error.code().is_none() {
-                return Err(error); // it passes: the message comes again, and is published then
+            Err(error) => Err(error),
+        };
+        match published {
+            Ok(()) => self.ack(&[receipt]).await.map(|()| DeadLettered::Taken),
+            // It passes; so does a login that was changed.
+            Err(error @ (SourceError::Authentication { .. } | SourceError::NoLogin { .. })) => {
+                Ok(DeadLettered::NotYet { error })
             }
-            let why = format!("the broker would drop it, and publishing it to `{target}` failed: {error}");
-            return Ok(DeadLettered::NoTarget { why });
+            Err(error) if error.code().is_none() => Ok(DeadLettered::NotYet { error }),
+            Err(error) => {
+                let why = format!("the broker would drop it, and publishing it to `{target}` failed: {error}");
+                Ok(DeadLettered::NoTarget { why })
+            }
         }
-        self.ack(&[receipt]).await?;
-        Ok(DeadLettered::Taken)
     }
 }
 

@@ -175,6 +175,11 @@ pub enum DeadLettered {
         /// Why, for people.
         why: String,
     },
+    /// The target cannot be reached for now. It is still lent, and this may be asked again.
+    NotYet {
+        /// Why.
+        error: SourceError,
+    },
 }
 
 /// Why a session could not be opened, or was lost. `words` are the broker's own where it said any.
