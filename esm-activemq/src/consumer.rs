@@ -29,8 +29,6 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// How long the broker may take to write an acknowledgement down. One that takes longer is in trouble, and that
 /// should be seen.
 const SETTLE: Duration = Duration::from_secs(120);
-/// What of a cause reaches the dead letter: it becomes a property, which may hold 64 KiB.
-const CAUSE_LIMIT: usize = 4_096;
 
 pub(crate) struct ActiveMqConsumer {
     pub(crate) consumer: Arc<client::Consumer>,
@@ -147,7 +145,7 @@ impl Consumer for ActiveMqConsumer {
     }
 
     async fn dead_letter(&self, receipt: Receipt, cause: &str) -> Result<DeadLettered, SourceError> {
-        let cause = &cause[..cause.floor_char_boundary(CAUSE_LIMIT)];
+        let cause = &cause[..cause.floor_char_boundary(dead_letters::LONGEST_CAUSE)];
         let fate = lock(&self.lending).ledger.fate(receipt).cloned();
         let dead_lettered = match fate {
             Some(Fate::Dropped(original)) => self.replace(receipt, &original, cause).await?,
