@@ -343,4 +343,11 @@ impl Producer {
     pub fn is_open(&self) -> bool {
         self.connection.transport.is_open()
     }
+
+    /// Ends it in good order, and the transport below.
+    pub(crate) async fn close(&self, patience: Duration) -> Result<(), ClientError> {
+        let closed = self.connection.close(patience).await;
+        self.connection.transport.close(patience).await;
+        closed
+    }
 }
