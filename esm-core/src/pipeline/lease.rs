@@ -588,7 +588,8 @@ impl Lease {
         let (queue, label) = (&mapping.queue, reason.as_str());
         let dead_lettered = match mapping.dead_letter {
             DeadLetter::Park => Ok(DeadLettered::NoTarget {
-                why: "no dead-letter target is known; the tag esm:dead-letter = broker says that the queue has one"
+                why: "no dead-letter target is known; the tag esm:dead-letter = broker says that the queue has one; \
+                      a quorum queue with a delivery limit drops it in the end"
                     .into(),
             }),
             DeadLetter::Broker | DeadLetter::Destination => {
