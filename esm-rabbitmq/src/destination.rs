@@ -434,7 +434,7 @@ mod tests {
     async fn a_letter_reaches_its_queue_whatever_the_size_of_its_headers() {
         let bench = Bench::new("headers").await;
         for (parameters, filler) in
-            [("", 0), ("", 127_000), ("", 131_000), ("?frame_max=4096", 0), ("?frame_max=4096", 3_000)]
+            [("", 0), ("", 127_000), ("", 131_000), ("?frame_max=8192", 0), ("?frame_max=8192", 8_000)]
         {
             for properties in [filled(filler), longest(filled(filler))] {
                 let destination = bench.destination(parameters);
