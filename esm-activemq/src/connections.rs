@@ -44,12 +44,10 @@ struct Pool {
 }
 
 impl Pool {
-    fn is_in_use(&self) -> bool {
-        let consumes = self.consuming.try_lock().map_or(true, |consuming| consuming.transport.strong_count() > 0);
-        let may_publish = |publishing: &Option<(Producer, Place)>| {
-            publishing.as_ref().is_some_and(|(producer, _)| producer.is_open())
-        };
-        consumes || self.publishing.try_lock().map_or(true, |publishing| may_publish(&publishing))
+    fn consumes(&self) -> bool {
+        let is_open =
+            |consuming: &Consuming| consuming.transport.upgrade().is_some_and(|transport| transport.is_open());
+        self.consuming.try_lock().map_or(true, |consuming| is_open(&consuming))
     }
 }
 
@@ -197,17 +195,32 @@ impl Connections {
             transport.close(patience).await;
             info!(broker = place.broker, "closed the connection");
         }
+        // The next dead letter opens another, if one is still to come.
+        let unused: Vec<_> = self.lock_pools().extract_if(|_, pool| !is_in_use(pool)).collect();
+        for (_, pool) in unused {
+            let publishing = pool.publishing.lock().await.take();
+            if let Some((producer, place)) = publishing.filter(|(producer, _)| producer.is_open()) {
+                match producer.close(patience).await {
+                    Ok(()) => info!(broker = place.broker, "closed the connection for dead letters"),
+                    Err(error) => debug!(%error, "the connection for dead letters was not closed in good order"),
+                }
+            }
+        }
     }
 
     fn pool(&self, login: &Login) -> Arc<Pool> {
         let key = (login.username.clone(), login.password.expose_secret().to_owned());
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = self.lock_pools();
         if let Some(pool) = pools.get(&key) {
             return pool.clone();
         }
         // Of a password that was changed nothing is kept once the last session with it has ended.
-        pools.retain(|_, pool| Arc::strong_count(pool) > 1 || pool.is_in_use());
+        pools.retain(|_, pool| is_in_use(pool));
         pools.entry(key).or_default().clone()
+    }
+
+    fn lock_pools(&self) -> MutexGuard<'_, HashMap<(String, String), Arc<Pool>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tries each endpoint once. A refusal that every node of a broker would repeat ends the round.
@@ -251,6 +264,11 @@ impl Connections {
     fn route(&self) -> MutexGuard<'_, Route> {
         self.route.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether anything is consumed with a login, or about to be, or to be published.
+fn is_in_use(pool: &Arc<Pool>) -> bool {
+    Arc::strong_count(pool) > 1 || pool.consumes()
 }
 
 impl Consuming {

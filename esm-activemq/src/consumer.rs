@@ -29,8 +29,6 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// How long the broker may take to write an acknowledgement down. One that takes longer is in trouble, and that
 /// should be seen.
 const SETTLE: Duration = Duration::from_secs(120);
-/// What of a cause reaches the dead letter: it becomes a property, which may hold 64 KiB.
-const CAUSE_LIMIT: usize = 4_096;
 
 pub(crate) struct ActiveMqConsumer {
     pub(crate) consumer: Arc<client::Consumer>,
@@ -97,20 +95,28 @@ impl ActiveMqConsumer {
         };
         let client_id = format!("{}-{:08x}", self.settings.client_id, fastrand::u32(..));
         let credentials = &self.settings.credentials;
-        let login = self.connections.login(credentials.as_ref()).await?;
-        if let Err(error) = self.connections.publish(&login, &client_id, letter).await {
-            if let SourceError::Authentication { .. } = error {
-                credentials.refused(&login);
-                return Err(error); // the password was changed, and the next session has the new one
+        let published = match self.connections.login(credentials.as_ref()).await {
+            Ok(login) => {
+                let published = self.connections.publish(&login, &client_id, letter).await;
+                if let Err(SourceError::Authentication { .. }) = &published {
+                    credentials.refused(&login);
+                }
+                published
             }
-            if error.code().is_none() {
-                return Err(error); // it passes: the message comes again, and is published then
+            Err(error) => Err(error),
+        };
+        match published {
+            Ok(()) => self.ack(&[receipt]).await.map(|()| DeadLettered::Taken),
+            // It passes; so does a login that was changed.
+            Err(error @ (SourceError::Authentication { .. } | SourceError::NoLogin { .. })) => {
+                Ok(DeadLettered::NotYet { error })
             }
-            let why = format!("the broker would drop it, and publishing it to `{target}` failed: {error}");
-            return Ok(DeadLettered::NoTarget { why });
+            Err(error) if error.code().is_none() => Ok(DeadLettered::NotYet { error }),
+            Err(error) => {
+                let why = format!("the broker would drop it, and publishing it to `{target}` failed: {error}");
+                Ok(DeadLettered::NoTarget { why })
+            }
         }
-        self.ack(&[receipt]).await?;
-        Ok(DeadLettered::Taken)
     }
 }
 
@@ -139,7 +145,7 @@ impl Consumer for ActiveMqConsumer {
     }
 
     async fn dead_letter(&self, receipt: Receipt, cause: &str) -> Result<DeadLettered, SourceError> {
-        let cause = &cause[..cause.floor_char_boundary(CAUSE_LIMIT)];
+        let cause = &cause[..cause.floor_char_boundary(dead_letters::LONGEST_CAUSE)];
         let fate = lock(&self.lending).ledger.fate(receipt).cloned();
         let dead_lettered = match fate {
             Some(Fate::Dropped(original)) => self.replace(receipt, &original, cause).await?,

@@ -7,15 +7,19 @@ use memchr::memmem;
 
 use crate::{
     ledger::Fate,
-    openwire::{Destination, DispatchHead, Message, Primitive, encode_properties, properties},
+    openwire::{DecodeError, Destination, DispatchHead, Message, Primitive, encode_properties, properties},
 };
 
+/// What of a cause reaches a dead letter: it becomes a property, which may hold 64 KiB.
+pub(crate) const LONGEST_CAUSE: usize = 4_096;
 /// The property that the broker gives to what it dead-letters for a cause.
 const FAILURE_CAUSE: &str = "dlqDeliveryFailureCause";
 /// The one that it gives to what has expired.
 const ORIGINAL_EXPIRATION: &str = "originalExpiration";
 /// Ours: the letter has an id of its own.
 const ORIGINAL_MESSAGE_ID: &str = "originalMessageId";
+/// Ours: why the letter lacks the message's own properties.
+const PROPERTIES_LEFT_OUT: &str = "esm_properties_left_out";
 /// How the names of dead-letter queues begin, unless a policy chooses others.
 const DEAD_LETTER_QUEUES: [&[u8]; 2] = [b"ActiveMQ.DLQ", b"DLQ."];
 
@@ -56,7 +60,8 @@ fn is_at_rest(queue: Option<&Destination>, dead_letter_queue: &str) -> bool {
 }
 
 /// The message as it is to lie in the dead-letter queue: body and headers kept, persistent and without expiry, with
-/// the properties that the broker gives to what it dead-letters itself, and further reasons. It gets a new message id when it is sent.
+/// the properties that the broker gives to what it dead-letters itself, and further reasons. Properties of its own that
+/// cannot be read are left out. It gets a new message id when it is sent.
 pub(crate) fn letter<'a>(
     original: &'a Message,
     dead_letter_queue: &str,
@@ -65,16 +70,14 @@ pub(crate) fn letter<'a>(
 ) -> Result<Message, String> {
     let reasons: Vec<_> = reasons.into_iter().collect();
     let text = |text: String| Primitive::String(Cow::Owned(text));
-    let mut kept: Vec<(Cow<'_, str>, Primitive<'_>)> = Vec::new();
-    if let Some(bytes) = &original.marshalled_properties {
-        for property in properties(bytes).map_err(|error| error.to_string())? {
-            let (name, value) = property.map_err(|error| error.to_string())?;
-            let is_told_anew = reasons.iter().any(|(reason, _)| *reason == name);
-            if name != FAILURE_CAUSE && name != ORIGINAL_MESSAGE_ID && !is_told_anew {
-                kept.push((name, value));
-            }
-        }
-    }
+    let own = original.marshalled_properties.as_deref().map_or(Ok(Vec::new()), |bytes| properties(bytes)?.collect());
+    let mut kept: Vec<(Cow<'_, str>, Primitive<'_>)> = own.unwrap_or_else(|error: DecodeError| {
+        vec![(PROPERTIES_LEFT_OUT.into(), text(format!("they cannot be read: {error}")))]
+    });
+    let is_told_anew = |name: &str| {
+        name == FAILURE_CAUSE || name == ORIGINAL_MESSAGE_ID || reasons.iter().any(|(reason, _)| *reason == name)
+    };
+    kept.retain(|(name, _)| !is_told_anew(name));
     kept.push((FAILURE_CAUSE.into(), text(format!("java.lang.Throwable: {cause}"))));
     if let Some(message_id) = &original.message_id {
         kept.push((ORIGINAL_MESSAGE_ID.into(), text(message_id.to_string())));
@@ -165,5 +168,18 @@ mod tests {
             ("esm_reason", Primitive::String("attempts".into())),
         ];
         assert_eq!(properties, expected.map(|(name, value)| (Cow::Borrowed(name), value)));
+    }
+
+    #[test]
+    fn properties_that_cannot_be_read_are_left_out_and_that_is_said() {
+        let whole = message(true, &[("colour", "red")]).marshalled_properties.unwrap();
+        for length in [2, whole.len() - 1] {
+            let original = Message { marshalled_properties: Some(whole.slice(..length)), ..message(true, &[]) };
+            let letter = letter(&original, "letters", "it failed", [("esm_reason", "attempts".into())]).unwrap();
+            assert_eq!(letter.content, original.content);
+            let kept = properties(letter.marshalled_properties.as_ref().unwrap()).unwrap();
+            let names: Vec<_> = kept.map(|property| property.unwrap().0.into_owned()).collect();
+            assert_eq!(names, [PROPERTIES_LEFT_OUT, FAILURE_CAUSE, "esm_reason"]);
+        }
     }
 }

@@ -12,9 +12,6 @@ use esm_core::{
 
 use crate::{connections::Connections, dead_letters, openwire::Message};
 
-/// What of a cause reaches the dead letter: it becomes a property, which may hold 64 KiB.
-const LONGEST_CAUSE: usize = 4_096;
-
 /// A queue that dead letters go to.
 pub struct ActiveMqDestination {
     connections: Arc<Connections>,
@@ -44,7 +41,7 @@ impl Destination for ActiveMqDestination {
         let refused = |words: String| SourceError::Protocol { broker: self.broker.clone(), words };
         let message = letter.original.get::<Message>();
         let message = message.ok_or_else(|| refused("the message is none of ActiveMQ's".into()))?;
-        let reasons = letter.reasons(LONGEST_CAUSE);
+        let reasons = letter.reasons(dead_letters::LONGEST_CAUSE);
         let cause = reasons.last().map(|(_, cause)| cause.clone()).unwrap_or_default();
         let message = dead_letters::letter(message, &self.queue, &cause, reasons)
             .map_err(|error| refused(format!("no dead letter can be made of it: {error}")))?;

@@ -188,7 +188,7 @@ fn rabbitmq(
             unsigned_header_bytes: queue.unsigned_header_bytes,
             item_identifiers: queue.item_identifiers,
             destination: queue.destination,
-            consumer_timeout: queue.consumer_timeout.unwrap_or(Duration::MAX),
+            consumer_timeout: queue.consumer_timeout,
             delivery_limit: queue.delivery_limit.map_or(DeliveryLimit::ByVersion, |limit| {
                 u32::try_from(limit).map_or(DeliveryLimit::Never, DeliveryLimit::Times)
             }),

@@ -15,6 +15,9 @@ use crate::{
     metrics::DropReason,
 };
 
+/// What is kept free of a broker's limit for holding a delivery.
+pub const HOLD_MARGIN: Duration = Duration::from_secs(60);
+
 /// Opens sessions on one queue of one broker. Implemented once per adapter crate.
 #[async_trait]
 pub trait Connect: Send + Sync {
@@ -64,7 +67,7 @@ pub struct Session {
     pub envelope: Envelope,
     /// The number of unsettled deliveries at which the broker stops sending.
     pub prefetch: u32,
-    /// How long the broker lets a delivery be held, a margin already taken off.
+    /// How long the broker lets a delivery be held, [`HOLD_MARGIN`] already taken off.
     pub hold_limit: Option<Duration>,
     /// How often the broker takes a message of this queue back before it drops it, where it counts that.
     pub delivery_limit: Option<u32>,
@@ -192,6 +195,11 @@ pub enum DeadLettered {
     NoTarget {
         /// Why, for people.
         why: String,
+    },
+    /// The target cannot be reached for now. It is still lent, and this may be asked again.
+    NotYet {
+        /// Why.
+        error: SourceError,
     },
 }
 

@@ -96,24 +96,20 @@ impl PoolState {
     }
 
     async fn channel_of_an_open_connection(&mut self) -> Option<(Arc<SharedConnection>, Channel)> {
-        let mut usable = None;
-        let mut kept = Vec::new();
-        for shared in self.open.drain(..).filter_map(|connection| connection.upgrade()) {
-            if usable.is_none() {
-                match shared.channel().await {
-                    Ok(channel) => usable = Some((shared.clone(), channel)),
-                    // With no channel left on it, or with channel numbers that the client does not
-                    // use again after the broker closed them: whoever has one there may keep it.
-                    Err(error) => {
-                        debug!(%error, "no further channel on this connection");
-                        continue;
-                    }
+        self.open.retain(|connection| connection.strong_count() > 0);
+        for connection in self.open.clone() {
+            let Some(shared) = connection.upgrade() else { continue };
+            match shared.channel().await {
+                Ok(channel) => return Some((shared, channel)),
+                // With no channel left on it, or with channel numbers that the client does not
+                // use again after the broker closed them: whoever has one there may keep it.
+                Err(error) => {
+                    debug!(%error, "no further channel on this connection");
+                    self.open.retain(|open| !open.ptr_eq(&connection));
                 }
             }
-            kept.push(Arc::downgrade(&shared));
         }
-        self.open = kept;
-        usable
+        None
     }
 }
 
@@ -123,7 +119,21 @@ impl SharedConnection {
         self.connection.configuration().frame_max()
     }
 
-    async fn channel(&self) -> Result<Channel, SourceError> {
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    /// Waits until the broker accepts nothing on it, which may be so already.
+    pub(crate) async fn blocked(&self) -> SourceError {
+        let mut trouble = self.trouble.clone();
+        let blocked = trouble.wait_for(Option::is_some).await.ok().and_then(|blocked| blocked.clone());
+        match blocked {
+            Some(blocked) => blocked,
+            None => std::future::pending().await, // it ends
+        }
+    }
+
+    pub(crate) async fn channel(&self) -> Result<Channel, SourceError> {
         match timeout(CHANNEL, self.connection.create_channel()).await {
             Ok(channel) => channel.map_err(|error| self.place.explain(&error)),
             Err(_) => Err(SourceError::Protocol {
@@ -178,7 +188,7 @@ impl Connections {
 
     /// Closes the connection in good order if nobody else uses it.
     pub(crate) async fn release(&self, shared: &Arc<SharedConnection>, patience: Duration) {
-        if Arc::strong_count(shared) > 1 || !shared.connection.status().connected() {
+        if Arc::strong_count(shared) > 1 || !shared.is_open() {
             return;
         }
         match timeout(patience, shared.connection.close(200, "OK".into())).await {
@@ -337,6 +347,19 @@ mod tests {
 
     use super::*;
     use crate::testing::TestBroker;
+
+    #[tokio::test]
+    #[ignore = "needs a broker"]
+    async fn who_stops_half_way_leaves_the_connection_to_the_others() {
+        let endpoints = vec![TestBroker::shared().url.parse().unwrap()];
+        let connections = Connections::new("pizza".into(), endpoints, None).unwrap();
+        let login = Login { virtual_host: "/".into(), username: "guest".into(), password: "guest".into() };
+        let (first, _) = connections.channel(&login, false).await.unwrap();
+        let half_way = timeout(Duration::ZERO, connections.channel(&login, false)).await;
+        assert!(half_way.is_err());
+        let (second, _) = connections.channel(&login, false).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+    }
 
     #[tokio::test]
     #[ignore = "needs a broker"]

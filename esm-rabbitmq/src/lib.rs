@@ -3,8 +3,7 @@
 //! Reading order: [`settings`] (what it is told), `connections` (shared connections, failover, TLS), `greeting`
 //! (the broker's version), [`source`] (a session on one queue), `stream` and `reader` (deliveries come in), `record` and `json`
 //! (a message becomes its JSON record), `ledger` and `consumer` (what was lent is settled), [`destination`] (dead
-//! letters), `errors` (the broker's
-//! words become causes).
+//! letters), `stream_probe` (tells streams from other queues), `errors` (the broker's words become causes).
 //!
 //! It is passive: it never declares, changes or deletes anything on a broker.
 
@@ -20,6 +19,7 @@ mod record;
 pub mod settings;
 pub mod source;
 mod stream;
+mod stream_probe;
 #[cfg(feature = "testing")]
 pub mod testing;
 

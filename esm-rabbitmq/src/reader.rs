@@ -16,7 +16,9 @@ use tokio::{
     time::{Duration, Instant, timeout},
 };
 
-use crate::{destination::ReceivedMessage, errors::Place, record::RecordEncoder, stream::Deliveries};
+use crate::{
+    destination::ReceivedMessage, errors::Place, record::RecordEncoder, stream::Deliveries, stream_probe::StreamProbe,
+};
 
 /// How long the broker's reason for closing a connection may come after its end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -32,6 +34,7 @@ pub(crate) struct Reader {
     /// Set before the consumer is ended by us.
     pub(crate) cancelled: Arc<AtomicBool>,
     pub(crate) place: Place,
+    pub(crate) stream_probe: StreamProbe,
     /// What the broker said when it closed the connection.
     pub(crate) closed: watch::Receiver<Option<SourceError>>,
 }
@@ -46,12 +49,21 @@ impl Reader {
 
     /// Reads until the end, and returns why if we did not ask for it.
     async fn read(&mut self) -> Option<SourceError> {
+        let mut is_first = true;
         while let Some(next) = self.messages.next().await {
             match next {
                 Ok(message) => {
-                    let Some(arrival) = self.arrival(message) else {
-                        return Some(self.unsuitable("it is a stream; only classic and quorum queues can be read"));
-                    };
+                    if std::mem::take(&mut is_first) {
+                        match self.stream_probe.is_stream(&message).await {
+                            Ok(false) => {}
+                            Ok(true) => {
+                                let words = "it is a stream; only classic and quorum queues can be read";
+                                return Some(self.unsuitable(words));
+                            }
+                            Err(error) => return Some(error),
+                        }
+                    }
+                    let arrival = self.arrival(message);
                     match self.deliveries.try_send(arrival) {
                         Ok(()) => {}
                         Err(mpsc::error::TrySendError::Closed(_)) => return None,
@@ -74,21 +86,20 @@ impl Reader {
         })
     }
 
-    /// `None`: it is of a stream.
-    fn arrival(&mut self, message: Delivery) -> Option<Arrival> {
+    fn arrival(&mut self, message: Delivery) -> Arrival {
         let surplus = Arrival::Surplus(Receipt(message.delivery_tag));
         if self.hand.is_over() {
-            return Some(surplus);
+            return surplus;
         }
-        let mut delivery = self.encoder.delivery(&message, Instant::now())?;
+        let mut delivery = self.encoder.delivery(&message, Instant::now());
         let kept = if self.keeps_originals { message.data.len() } else { 0 };
-        let Some(held) = self.hand.take(delivery.record.size() + kept) else { return Some(surplus) };
+        let Some(held) = self.hand.take(delivery.record.size() + kept) else { return surplus };
         delivery.held = Some(held);
         if self.keeps_originals {
             let received = ReceivedMessage { properties: message.properties, body: message.data };
             delivery.original = Some(Original::new(received));
         }
-        Some(Arrival::Delivery(delivery))
+        Arrival::Delivery(delivery)
     }
 
     /// A broker that closes the connection says why and is gone at once; which of the two reaches

@@ -72,14 +72,13 @@ impl RecordEncoder {
         Envelope::new(head, &b"]}}"[..])
     }
 
-    /// A message that arrived at `now`; none if it is of a stream.
-    pub(crate) fn delivery(&mut self, message: &Message, now: Instant) -> Option<Delivery> {
+    /// A message that arrived at `now`.
+    pub(crate) fn delivery(&mut self, message: &Message, now: Instant) -> Delivery {
         let properties = &message.properties;
         let (mut age, mut returns) = (Duration::ZERO, 0);
         let mut since_epoch = properties.timestamp().map(Duration::from_secs);
         for (name, value) in properties.headers().iter().flatten() {
             match (name.as_str(), value) {
-                ("x-stream-offset", _) => return None,
                 // Of quorum queues, on what has come back.
                 ("x-delivery-count", AMQPValue::LongLongInt(count)) => returns = u32::try_from(*count).unwrap_or(0),
                 // Written by the broker, if it stamps messages: surer than the sender's clock.
@@ -93,7 +92,7 @@ impl RecordEncoder {
             }
         }
         let time_to_live = properties.expiration().as_ref().and_then(|text| text.as_str().parse().ok());
-        Some(Delivery {
+        Delivery {
             record: self.record(message),
             receipt: Receipt(message.delivery_tag),
             received_at: now,
@@ -105,7 +104,7 @@ impl RecordEncoder {
             failed: 0,
             original: None,
             held: None,
-        })
+        }
     }
 
     /// The finished record.

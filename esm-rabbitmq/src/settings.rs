@@ -114,10 +114,10 @@ pub struct Settings {
     pub item_identifiers: bool,
     /// Where messages go that are given up.
     pub destination: Option<Arc<dyn Destination>>,
-    /// The broker's `consumer_timeout`.
-    pub consumer_timeout: Duration,
     /// How often its quorum queues take a message back.
     pub delivery_limit: DeliveryLimit,
+    /// The broker's `consumer_timeout`, if it has one: more than [`esm_core::source::HOLD_MARGIN`].
+    pub consumer_timeout: Option<Duration>,
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use esm_core::{
     memory::Hand,
-    source::{Connect, Session, SourceError, Terms},
+    source::{Connect, HOLD_MARGIN, Session, SourceError, Terms},
 };
 use lapin::{Channel, options::QueueDeclareOptions, types::FieldTable};
 use secrecy::ExposeSecret;
@@ -32,6 +32,7 @@ use crate::{
     record::{HeaderBytes, RecordEncoder},
     settings::{DeliveryLimit, Settings},
     stream::Deliveries,
+    stream_probe::StreamProbe,
 };
 
 /// How long the broker may take to open a consumer.
@@ -39,8 +40,6 @@ pub(crate) const OPEN: Duration = Duration::from_secs(30);
 /// A consumer lends as many as its prefetch; one that took its place while everything was still lent as many again, and
 /// one with a smaller prefetch comes on top of both. Costs nothing until it is used.
 const LENT_AT_MOST: usize = 4 * u16::MAX as usize;
-/// What is kept free of the broker's limit for holding a delivery.
-const HOLD_MARGIN: Duration = Duration::from_secs(60);
 
 /// One queue, as one mapping reads it.
 pub struct RabbitSource {
@@ -121,6 +120,7 @@ impl Connect for RabbitSource {
             cancelled: cancelled.clone(),
             place: place.clone(),
             closed: connection.closed.clone(),
+            stream_probe: StreamProbe { connections: self.connections.clone(), login: shared_by, place: place.clone() },
         };
         let reading = tokio::spawn(reader.run(lost_sender).in_current_span());
         Ok(Session {
@@ -134,12 +134,12 @@ impl Connect for RabbitSource {
             }),
             envelope: RecordEncoder::envelope(&self.settings.event_source_arn, queue, virtual_host),
             prefetch: prefetch.into(),
-            hold_limit: self.settings.consumer_timeout.checked_sub(HOLD_MARGIN),
             delivery_limit: match self.settings.delivery_limit {
                 DeliveryLimit::ByVersion => connection.version.and_then(Version::default_delivery_limit),
                 DeliveryLimit::Times(limit) => Some(limit),
                 DeliveryLimit::Never => None,
             },
+            hold_limit: self.settings.consumer_timeout.map(|limit| limit.saturating_sub(HOLD_MARGIN)),
             unique_ids: false, // the sender chooses them
             destination: self.settings.destination.clone(),
             consumer: Arc::new(RabbitConsumer {

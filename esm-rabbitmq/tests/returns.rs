@@ -51,7 +51,7 @@ impl Bench {
             item_identifiers: false,
             destination: None,
             unsigned_header_bytes: false,
-            consumer_timeout: Duration::from_secs(1_800),
+            consumer_timeout: Some(Duration::from_secs(1_800)),
             delivery_limit,
         };
         Arc::new(RabbitSource::new(connections, settings))

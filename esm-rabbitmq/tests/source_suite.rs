@@ -49,8 +49,8 @@ impl RabbitQueue {
             item_identifiers: false,
             destination: None,
             unsigned_header_bytes: false,
-            consumer_timeout: Duration::from_secs(1_800),
             delivery_limit: DeliveryLimit::ByVersion,
+            consumer_timeout: Some(Duration::from_secs(1_800)),
         };
         let source = Arc::new(RabbitSource::new(connections, settings));
         Self { broker, virtual_host, publisher: Mutex::new(publisher), source }

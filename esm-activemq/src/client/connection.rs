@@ -229,13 +229,8 @@ impl Consumer {
         self.connection.transport.tell(command);
     }
 
-    /// Says something about messages; the answer covers everything that was said before, too. With persistent
-    /// messages it costs the broker a disk synchronisation for each of them.
-    pub fn acknowledge_and_ask(&self, acknowledgement: Acknowledgement) -> Answer {
-        self.acknowledge_all([], acknowledgement)
-    }
-
-    /// The same, and says other things before, all in one write.
+    /// Says something about messages, and other things before, all in one write; the answer covers everything that was
+    /// said before, too. With persistent messages it costs the broker a disk synchronisation for each of the last.
     pub fn acknowledge_all(&self, before: impl IntoIterator<Item = Acknowledgement>, last: Acknowledgement) -> Answer {
         let told = before.into_iter().map(|acknowledgement| self.ack(acknowledgement, false));
         let asked = std::iter::once_with(|| self.ack(last, true));
@@ -342,5 +337,12 @@ impl Producer {
     /// Whether the transport below is open.
     pub fn is_open(&self) -> bool {
         self.connection.transport.is_open()
+    }
+
+    /// Ends it in good order, and the transport below.
+    pub(crate) async fn close(&self, patience: Duration) -> Result<(), ClientError> {
+        let closed = self.connection.close(patience).await;
+        self.connection.transport.close(patience).await;
+        closed
     }
 }

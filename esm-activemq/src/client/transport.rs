@@ -27,7 +27,7 @@ use tracing::{Instrument, debug, info_span, warn};
 use super::{
     address::Endpoint,
     error::{ClientError, Exception},
-    session::{Action, BrokerTerms, Flaw, HEAD, Session, tick_interval},
+    session::{Action, Flaw, HEAD, Session, tick_interval},
     socket::{self, Incoming, Other, Outgoing},
 };
 use crate::openwire::{
@@ -70,8 +70,6 @@ pub(crate) type Directions = Box<dyn Fn(&ConnectionControl) -> Option<String> + 
 /// An open connection to an endpoint. Dropping it closes the socket.
 pub struct Transport {
     shared: Arc<Shared>,
-    /// What the peer agreed to.
-    max_inactivity: Duration,
     /// Logical connections on it.
     connections: AtomicUsize,
     _tasks: [AbortOnDropHandle<()>; 2],
@@ -131,10 +129,7 @@ impl Transport {
         let tasks = [AbortOnDropHandle::new(reading), AbortOnDropHandle::new(writing)];
         shared.flush.notify_one();
         match timeout(HANDSHAKE, opened).await {
-            Ok(Ok(terms)) => {
-                let connections = AtomicUsize::new(0);
-                Ok(Self { shared, max_inactivity: terms.max_inactivity, connections, _tasks: tasks })
-            }
+            Ok(Ok(())) => Ok(Self { shared, connections: AtomicUsize::new(0), _tasks: tasks }),
             Ok(Err(_)) => Err(shared.cause()),
             Err(_) => Err(ClientError::Mute(HANDSHAKE)),
         }
@@ -156,11 +151,6 @@ impl Transport {
 
     pub(crate) fn leave(&self) {
         self.connections.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// How long either side may be silent.
-    pub fn max_inactivity(&self) -> Duration {
-        self.max_inactivity
     }
 
     /// Sends a command that nobody answers unless it fails.
@@ -360,13 +350,13 @@ struct Reader {
     /// What is left of a frame that is passed over.
     to_skip: u64,
     heard_anything: bool,
-    opened: Option<oneshot::Sender<BrokerTerms>>,
+    opened: Option<oneshot::Sender<()>>,
     max_inactivity: Duration,
     initial_delay: Duration,
 }
 
 impl Reader {
-    fn new(shared: Arc<Shared>, opened: oneshot::Sender<BrokerTerms>) -> Self {
+    fn new(shared: Arc<Shared>, opened: oneshot::Sender<()>) -> Self {
         Self {
             shared,
             buffer: BytesMut::new(),
@@ -522,7 +512,7 @@ impl Reader {
                 self.max_inactivity = terms.max_inactivity;
                 self.initial_delay = terms.initial_delay;
                 if let Some(opened) = self.opened.take() {
-                    let _ = opened.send(terms);
+                    let _ = opened.send(());
                 }
             }
             Action::ControlConsumer(control) => {

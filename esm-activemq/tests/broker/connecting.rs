@@ -185,6 +185,27 @@ async fn a_session_that_wants_to_be_alone_is() {
 
 #[tokio::test]
 #[ignore = "needs a broker"]
+async fn the_transport_for_dead_letters_ends_with_the_last_session() {
+    let broker = TestBroker::shared();
+    let relay = Relay::to(&broker.url).await;
+    let queue = broker.queue("publishes");
+    broker.produce(&queue, Messages::text("one").not_persistent()).await;
+    let mapping = Mapping::at(&relay.url, &queue);
+    let (mut one, other) = (mapping.open(10).await, mapping.beside(&broker.queue("idles")).open(10).await);
+    let deliveries = receive(&mut one, 1).await;
+    assert_eq!(one.consumer.dead_letter(deliveries[0].receipt, "cause").await, Ok(DeadLettered::Taken));
+
+    stop(one).await;
+    assert_eq!(relay.connections(), 2, "another session may have dead letters too");
+
+    stop(other).await;
+    while relay.connections() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
 async fn other_logins_have_transports_of_their_own() {
     let broker = TestBroker::shared();
     let relay = Relay::to(&broker.url).await;

@@ -1,12 +1,22 @@
 //! Acknowledgements and dead letters, and what the broker makes of them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use esm_activemq::testing::{GUEST, JavaMessage, Messages, TestBroker};
-use esm_core::source::{DeadLettered, Delivery, Disposition, Session};
+use async_trait::async_trait;
+use esm_activemq::testing::{ADMINISTRATOR, GUEST, JavaMessage, Messages, TestBroker};
+use esm_core::{
+    credentials::{Credentials, Login},
+    source::{DeadLettered, Delivery, Disposition, Session, SourceError},
+};
 use tokio::task::JoinSet;
 
-use crate::bench::{Mapping, ack, numbers, receipts, receive, receive_unusable, redelivered, stop, text, texts};
+use crate::bench::{Mapping, ack, login, numbers, receipts, receive, receive_unusable, redelivered, stop, text, texts};
 
 const CAUSE: &str = "dlqDeliveryFailureCause";
 
@@ -233,6 +243,43 @@ async fn a_dead_letter_that_cannot_be_published_stays_where_it_is() {
     let mut session = mapping.open(10).await;
     let again = receive(&mut session, 1).await;
     ack(&session, &again).await;
+}
+
+/// Has no login when it is asked for the second time.
+#[derive(Debug, Default)]
+struct AwayOnce {
+    asked: AtomicUsize,
+}
+
+#[async_trait]
+impl Credentials for AwayOnce {
+    async fn login(&self) -> Result<Login, String> {
+        if self.asked.fetch_add(1, Ordering::Relaxed) == 1 { Err("away".into()) } else { Ok(login(ADMINISTRATOR)) }
+    }
+
+    fn refused(&self, _: &Login) {}
+
+    async fn superseded(&self, _: &Login) {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_dead_letter_that_cannot_be_published_yet_is_still_lent_and_the_session_goes_on() {
+    let broker = TestBroker::shared();
+    let queue = broker.queue("later");
+    broker.produce(&queue, Messages::text("kept").not_persistent()).await;
+    let mut mapping = Mapping::new(&broker, &queue);
+    mapping.settings.credentials = Arc::new(AwayOnce::default());
+    let mut session = mapping.open(10).await;
+    let deliveries = receive(&mut session, 1).await;
+
+    let first = dead_letter(&session, &deliveries[0], "why").await;
+    assert!(matches!(first, DeadLettered::NotYet { error: SourceError::NoLogin { .. } }), "{first:?}");
+    assert_eq!(dead_letter(&session, &deliveries[0], "why").await, DeadLettered::Taken);
+    broker.wait_until(&queue, |queue| queue.size == 0).await;
+    assert_eq!(broker.dead_letters(&queue).await.len(), 1);
 }
 
 #[tokio::test]

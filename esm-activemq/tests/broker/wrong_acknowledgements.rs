@@ -90,7 +90,7 @@ async fn one_that_does_not_fit_is_told_to_its_own_consumer_only() {
     let mut other = Bench::new(&transport, &right_queue, &right_queue).await;
     let (first, last) = (one.next().await, one.next().await);
 
-    let answered = one.consumer.acknowledge_and_ask(wrong(&first, &last)).within(PATIENCE).await;
+    let answered = one.consumer.acknowledge_all([], wrong(&first, &last)).within(PATIENCE).await;
     let Err(ClientError::Refused(exception)) = &answered else { panic!("{answered:?}") };
     assert!(exception.message.starts_with("Unmatched acknowledge"), "{exception}");
 
@@ -102,7 +102,7 @@ async fn one_that_does_not_fit_is_told_to_its_own_consumer_only() {
 
     let (first, last) = (other.next().await, other.next().await);
     let fitting = Acknowledgement { kind: AckKind::Standard, first, last, count: 2 };
-    other.consumer.acknowledge_and_ask(fitting).within(PATIENCE).await.expect("fits");
+    other.consumer.acknowledge_all([], fitting).within(PATIENCE).await.expect("fits");
     broker.wait_until(&right_queue, |queue| queue.size == 0).await;
     broker.wait_until(&wrong_queue, |queue| queue.size == 2 && queue.inflight_count == 0).await;
 }

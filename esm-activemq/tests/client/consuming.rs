@@ -126,7 +126,7 @@ async fn a_message_that_is_too_large_is_passed_over_and_told_by_its_head() {
 async fn an_acknowledgement_names_consumer_queue_both_ends_and_the_count() {
     let mut bench = Bench::new().await;
     bench.consumer.acknowledge(standard(1, 3));
-    let asked = bench.consumer.acknowledge_and_ask(standard(4, 4));
+    let asked = bench.consumer.acknowledge_all([], standard(4, 4));
     let Command::MessageAck(range) = bench.peer.expect("MessageAck").await else { unreachable!() };
     assert_eq!((range.ack_type, range.message_count, range.response_required), (2, 3, false));
     assert_eq!((range.first_message_id, range.last_message_id), (Some(message_id(1)), Some(message_id(3))));
@@ -140,7 +140,7 @@ async fn an_acknowledgement_names_consumer_queue_both_ends_and_the_count() {
 #[tokio::test]
 async fn a_refused_acknowledgement_is_told_to_who_asked_and_the_connection_goes_on() {
     let mut bench = Bench::new().await;
-    let asked = bench.consumer.acknowledge_and_ask(standard(1, 1));
+    let asked = bench.consumer.acknowledge_all([], standard(1, 1));
     let ack = bench.peer.expect("MessageAck").await;
     let refusal = ExceptionResponse {
         correlation_id: command_id(&ack),

@@ -1,14 +1,13 @@
 //! What works as configured and may surprise.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
+
+use esm_core::source::HOLD_MARGIN;
 
 use esm_core::{event::EVENT_SIZE_LIMIT, memory::Memory};
 
 use super::{ConfiguredMapping, Problem, Server};
 use crate::control::spec::Planned;
-
-/// Before the broker's limit ends, a batch is handed back instead of being retried.
-const HOLD_MARGIN: Duration = Duration::from_secs(60);
 
 pub(super) fn all(server: &Server, mappings: &[ConfiguredMapping]) -> Vec<Problem> {
     let mut warnings = Vec::new();

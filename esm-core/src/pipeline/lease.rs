@@ -627,10 +627,21 @@ impl Lease {
         let (queue, label) = (&mapping.queue, reason.as_str());
         let dead_lettered = match mapping.dead_letter {
             DeadLetter::Park => Ok(DeadLettered::NoTarget {
-                why: "no dead-letter target is known; the tag esm:dead-letter = broker says that the queue has one"
+                why: "no dead-letter target is known; the tag esm:dead-letter = broker says that the queue has one; \
+                      a quorum queue with a delivery limit drops it in the end"
                     .into(),
             }),
-            DeadLetter::Broker | DeadLetter::Destination => self.consumer.dead_letter(*receipt, cause).await,
+            DeadLetter::Broker | DeadLetter::Destination => {
+                let mut failures = 0;
+                loop {
+                    let dead_lettered = self.consumer.dead_letter(*receipt, cause).await;
+                    let Ok(DeadLettered::NotYet { error }) = &dead_lettered else { break dead_lettered };
+                    failures += 1;
+                    if let Some(ended) = self.keep_for_now(unusable, failures, error).await {
+                        return ended;
+                    }
+                }
+            }
         };
         match dead_lettered {
             Ok(DeadLettered::Taken) => {
@@ -658,7 +669,7 @@ impl Lease {
                 *self.parked_because.lock().unwrap_or_else(PoisonError::into_inner) = why;
                 GivenUp::Parked
             }
-            Err(error) => {
+            Ok(DeadLettered::NotYet { error }) | Err(error) => {
                 warn!(queue, message_id, cause, %error, "could not dead-letter a message; it comes again");
                 self.could_not_tell(error);
                 GivenUp::Untold
@@ -668,25 +679,14 @@ impl Lease {
 
     /// Publishes a message that is given up, for as long as that takes, and only then acknowledges the original.
     async fn publish(&self, destination: &dyn Destination, letter: &Letter, unusable: &Unusable) -> GivenUp {
-        let Parts { mapping, metrics, status, .. } = &self.parts;
+        let Parts { mapping, metrics, .. } = &self.parts;
         let Unusable { receipt, message_id, size, reason, cause, .. } = unusable;
         let (queue, label) = (&mapping.queue, reason.as_str());
         let mut failures = 0;
         while let Err(error) = destination.publish(letter).await {
             failures += 1;
-            let delay = backoff(failures, fastrand::f64());
-            let problem = format!("a message that is given up cannot be published to its destination: {error}");
-            if status.problem(&problem) {
-                error!(queue, message_id, ?delay, problem, "the message is kept until it can be published");
-            }
-            tokio::select! {
-                biased;
-                () = self.over.cancelled() => return GivenUp::Untold,
-                () = self.retire.cancelled() => {
-                    self.hand_back(&[*receipt], true).await;
-                    return GivenUp::Returned;
-                }
-                () = sleep(delay) => {}
+            if let Some(ended) = self.keep_for_now(unusable, failures, &error).await {
+                return ended;
             }
         }
         if let Err(error) = self.consumer.settle(&[*receipt], Disposition::Ack).await {
@@ -698,6 +698,26 @@ impl Lease {
         metrics.dropped(*reason, 1);
         error!(queue, message_id, size, reason = label, cause, "given up and published to its destination");
         GivenUp::Settled
+    }
+
+    /// Waits before a message that is given up is published again, unless it cannot be kept for so long.
+    async fn keep_for_now(&self, unusable: &Unusable, failures: u32, error: &SourceError) -> Option<GivenUp> {
+        let Parts { mapping, status, .. } = &self.parts;
+        let Unusable { receipt, message_id, .. } = unusable;
+        let (queue, delay) = (&mapping.queue, backoff(failures, fastrand::f64()));
+        let problem = format!("a message that is given up cannot be published to its destination: {error}");
+        if status.problem(&problem) {
+            error!(queue, message_id, ?delay, problem, "the message is kept until it can be published");
+        }
+        tokio::select! {
+            biased;
+            () = self.over.cancelled() => Some(GivenUp::Untold),
+            () = self.retire.cancelled() => {
+                self.hand_back(&[*receipt], true).await;
+                Some(GivenUp::Returned)
+            }
+            () = sleep(delay) => None,
+        }
     }
 
     fn observe_age(&self, part: &Batch) {

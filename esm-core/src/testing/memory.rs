@@ -46,6 +46,8 @@ struct Inner {
     counts_losses: bool,
     /// Dead-lettering would destroy messages.
     destroys_dead_letters: bool,
+    /// The next attempts at dead-lettering cannot be made yet, for these reasons.
+    late_dead_letters: VecDeque<SourceError>,
     hold_limit: Option<Duration>,
     delivery_limit: Option<u32>,
     /// The ids that came back once too often.
@@ -195,6 +197,11 @@ impl MemoryQueue {
     /// It has no dead-letter target.
     pub fn destroy_dead_letters(&self) {
         self.lock().destroys_dead_letters = true;
+    }
+
+    /// The next attempts to dead-letter find the target out of reach.
+    pub fn delay_dead_letters(&self, errors: impl IntoIterator<Item = SourceError>) {
+        self.lock().late_dead_letters.extend(errors);
     }
 
     /// What is given up goes to this queue.
@@ -394,6 +401,9 @@ impl Inner {
     fn dead_letter(&mut self, number: u64, receipt: Receipt, cause: &str) -> Result<DeadLettered, SourceError> {
         if let Some(error) = self.unheard.pop_front() {
             return Err(error);
+        }
+        if let Some(error) = self.late_dead_letters.pop_front() {
+            return Ok(DeadLettered::NotYet { error });
         }
         if self.destroys_dead_letters {
             return Ok(DeadLettered::NoTarget { why: "it would be destroyed".into() });

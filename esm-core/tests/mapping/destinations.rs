@@ -73,6 +73,23 @@ async fn what_cannot_be_published_stays_until_it_can_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_letter_target_that_is_out_of_reach_for_a_while_costs_no_session() {
+    let queue = modern_queue();
+    queue.delay_dead_letters(vec![lost(); 3]);
+    let mapping = Mapping { dead_letter: DeadLetter::Broker, ..with_redeliveries(0, like_activemq(1)) };
+    let mut bench = Bench::start_answering(queue, mapping, fails_with("a"));
+    bench.queue.publish(["a", "b"]);
+    sleep(Duration::from_millis(100)).await;
+    let said = bench.status().last_processing_result;
+    assert!(said.starts_with("PROBLEM: a message that is given up cannot be published"), "{said}");
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(bench.queue.dead_letters(), ["a"]);
+    assert_eq!(bench.queue.acked(), ["b"]);
+    assert_eq!(bench.queue.sessions(), 1);
+    assert_eq!(bench.invocations_so_far().len(), 2, "the function is not asked again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_hands_back_what_could_not_be_published() {
     let (queue, destination) = queue_with_destination();
     destination.refuse(vec![lost(); 1_000]);

@@ -301,6 +301,13 @@ fn a_batch_must_not_be_held_longer_than_the_broker_allows() {
 }
 
 #[test]
+fn a_consumer_timeout_leaves_time_to_hand_a_batch_back() {
+    let of = |seconds: u32| format!("{BROKER}consumer_timeout_in_seconds = {seconds}\n");
+    check(&of(61), &[]);
+    check(&of(60), &["brokers.pizza.consumer_timeout_in_seconds: must be more than 60: a batch is handed back"]);
+}
+
+#[test]
 fn queues_and_virtual_hosts_are_held_to_amqps_length() {
     let mapping = |queue: &str| MAPPING.replace("\"q\"", &format!("{queue:?}"));
     let whole = |queue: &str, virtual_host: &str| {
