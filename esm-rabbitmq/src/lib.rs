@@ -3,7 +3,7 @@
 //! Reading order: [`settings`] (what it is told), `connections` (shared connections, failover, TLS),
 //! [`source`] (a session on one queue), `reader` (deliveries come in), `record` and `json`
 //! (a message becomes its JSON record), `ledger` and `consumer` (what was lent is settled), [`destination`] (dead
-//! letters), `errors` (the broker's
+//! letters) with `portable` (those of other brokers), `errors` (the broker's
 //! words become causes).
 //!
 //! It is passive: it never declares, changes or deletes anything on a broker.
@@ -14,6 +14,7 @@ pub mod destination;
 mod errors;
 mod json;
 mod ledger;
+mod portable;
 mod reader;
 mod record;
 pub mod settings;

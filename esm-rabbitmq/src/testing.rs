@@ -86,6 +86,11 @@ impl TestBroker {
         xtask(&["kill"], self.own_dir()).await;
     }
 
+    /// Stops the broker in good order.
+    pub async fn stop(&self) {
+        xtask(&["stop"], self.own_dir()).await;
+    }
+
     /// Starts it again, on its data and its ports.
     pub async fn start(&self) {
         xtask(&["start"], self.own_dir()).await;
@@ -93,7 +98,7 @@ impl TestBroker {
 
     /// Stops it in good order and starts it again with one more line of `rabbitmq.conf`.
     pub async fn restart_with(&self, line: &str) {
-        xtask(&["stop"], self.own_dir()).await;
+        self.stop().await;
         let file = self.own_dir().join("rabbitmq.conf");
         let configuration = std::fs::read_to_string(&file).expect("reads the configuration");
         std::fs::write(&file, format!("{configuration}\n{line}\n")).expect("writes the configuration");
