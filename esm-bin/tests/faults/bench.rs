@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use amqprs::BasicProperties;
-use esm_activemq::testing::{Messages, TestBroker as ActiveMqBroker};
+use esm_activemq::testing::{GUEST, Messages, TestBroker as ActiveMqBroker};
 use esm_rabbitmq::testing::TestBroker as RabbitMqBroker;
 
 use crate::common::{
@@ -35,9 +35,14 @@ macro_rules! on_both_brokers {
     };
 }
 
+/// The reader's, at first.
+pub(crate) const PASSWORD: &str = GUEST.1;
+
 pub(crate) trait Bench: Broker + Sized {
     /// What makes either side give up a silent connection after about two seconds, at the end of an endpoint.
     const TWO_SECONDS: &'static str;
+    /// Who may read the queue of a private broker, and can be forbidden to.
+    const READER: &'static str;
     /// How many messages of a mapping with batches of ten may be in flight.
     const IN_FLIGHT: usize;
 
@@ -74,6 +79,21 @@ pub(crate) trait Bench: Broker + Sized {
     async fn stop(&self);
 
     async fn start(&self);
+
+    /// Leaves no room for messages on the broker's disk, and starts it anew.
+    async fn fill_the_disk(&self);
+
+    /// Makes room again.
+    async fn make_room(&self);
+
+    /// Gives the reader another password than [`PASSWORD`], and has it log in again.
+    async fn change_password(&self, to: &str);
+
+    /// Forbids the reader to read the queue, and has it try again.
+    async fn forbid(&self);
+
+    /// Lets it read again.
+    async fn permit(&self);
 
     /// A mapping of the queue for a function.
     fn config(&self, function: &Function, more: &str) -> Config {
@@ -116,6 +136,18 @@ impl RabbitMq {
         publisher.close().await;
     }
 
+    /// Closes the reader's connection: a permission counts when a queue is subscribed to. The management API shows a
+    /// connection some seconds after it was opened.
+    async fn log_in_again(&self) {
+        loop {
+            let connections = self.broker.connections(&self.virtual_host).await;
+            self.broker.close_connections(&self.virtual_host).await;
+            if connections.iter().any(|connection| connection["user"] == Self::READER) {
+                return;
+            }
+        }
+    }
+
     /// Takes all letters.
     pub(crate) async fn take_letters(&self) -> Vec<(BasicProperties, Vec<u8>)> {
         let publisher = self.broker.publisher(&self.virtual_host).await;
@@ -139,6 +171,7 @@ impl Broker for RabbitMq {
 
 impl Bench for RabbitMq {
     const TWO_SECONDS: &'static str = "?heartbeat=2";
+    const READER: &'static str = "reader";
     const IN_FLIGHT: usize = 20;
 
     async fn shared(test: &str) -> Self {
@@ -146,7 +179,10 @@ impl Bench for RabbitMq {
     }
 
     async fn private(test: &str) -> Self {
-        Self::on(RabbitMqBroker::private(test, &[]).await, test).await
+        let bench = Self::on(RabbitMqBroker::private(&format!("rabbitmq-{test}"), &[]).await, test).await;
+        bench.broker.put_user(Self::READER, PASSWORD).await;
+        bench.permit().await;
+        bench
     }
 
     fn address(&self) -> String {
@@ -205,6 +241,29 @@ impl Bench for RabbitMq {
     async fn start(&self) {
         self.broker.start().await;
     }
+
+    async fn fill_the_disk(&self) {
+        self.broker.reconfigure("disk_free_limit.absolute = 50MB", "disk_free_limit.absolute = 900TB").await;
+        self.broker.disk_alarm().await;
+    }
+
+    async fn make_room(&self) {
+        self.broker.reconfigure("disk_free_limit.absolute = 900TB", "disk_free_limit.absolute = 50MB").await;
+    }
+
+    async fn change_password(&self, to: &str) {
+        self.broker.put_user(Self::READER, to).await;
+        self.log_in_again().await;
+    }
+
+    async fn forbid(&self) {
+        self.broker.permit(&self.virtual_host, Self::READER, "").await;
+        self.log_in_again().await;
+    }
+
+    async fn permit(&self) {
+        self.broker.permit(&self.virtual_host, Self::READER, ".*").await;
+    }
 }
 
 pub(crate) struct ActiveMq {
@@ -231,6 +290,7 @@ impl Broker for ActiveMq {
 
 impl Bench for ActiveMq {
     const TWO_SECONDS: &'static str = "?wireFormat.maxInactivityDuration=2000";
+    const READER: &'static str = GUEST.0;
     const IN_FLIGHT: usize = 60;
 
     async fn shared(test: &str) -> Self {
@@ -238,7 +298,7 @@ impl Bench for ActiveMq {
     }
 
     async fn private(test: &str) -> Self {
-        Self::on(ActiveMqBroker::private(test, &[]).await, test)
+        Self::on(ActiveMqBroker::private(&format!("activemq-{test}"), &[]).await, test)
     }
 
     fn address(&self) -> String {
@@ -285,7 +345,31 @@ impl Bench for ActiveMq {
     async fn start(&self) {
         self.broker.start().await;
     }
+
+    async fn fill_the_disk(&self) {
+        self.broker.reconfigure("<storeUsage limit=\"2gb\"/>", "<storeUsage limit=\"1kb\"/>").await;
+    }
+
+    async fn make_room(&self) {
+        self.broker.reconfigure("<storeUsage limit=\"1kb\"/>", "<storeUsage limit=\"2gb\"/>").await;
+    }
+
+    async fn change_password(&self, to: &str) {
+        let user = |password: &str| format!("username={:?} password={password:?}", Self::READER);
+        self.broker.reconfigure(&user(PASSWORD), &user(to)).await;
+    }
+
+    async fn forbid(&self) {
+        self.broker.reconfigure(READ, FORBIDDEN).await;
+    }
+
+    async fn permit(&self) {
+        self.broker.reconfigure(FORBIDDEN, READ).await;
+    }
 }
+
+const READ: &str = "queue=\"test.&gt;\" read=\"guests\"";
+const FORBIDDEN: &str = "queue=\"test.&gt;\" read=\"admins\"";
 
 /// The bodies `0`, `1`, `2` and so on.
 pub(crate) fn numbered(count: usize) -> Vec<String> {

@@ -20,7 +20,7 @@ on_both_brokers! {
     before_what_was_confirmed_is_acknowledged,
 }
 
-const AT_ONCE: &str = "maximum_batching_window_in_seconds = 0\nmaximum_retry_attempts = 0\nbatch_size = 10\n";
+const AT_ONCE: &str = "maximum_batching_window_in_seconds = 0\nbatch_size = 10\n";
 
 /// Two ways to one broker: the queue is read through one, and letters are published through the other.
 struct Ways {
@@ -38,7 +38,7 @@ impl Ways {
         let at = |proxy: &Proxy| format!("{scheme}://127.0.0.1:{}", proxy.port);
         let to_letters =
             format!("destination_config = {{ on_failure = {{ destination = {:?} }} }}", bench.letters_arn("letters"));
-        let mut config = bench.config(function, &format!("{AT_ONCE}{to_letters}"));
+        let mut config = bench.config(function, &format!("{AT_ONCE}maximum_retry_attempts = 0\n{to_letters}"));
         config.endpoints = vec![at(&to_the_queue)];
         config.tables =
             format!("[brokers.letters]\nengine = {:?}\nendpoints = [{:?}]\n", B::ENGINE, at(&to_the_letters));
