@@ -243,12 +243,12 @@ impl Bench for RabbitMq {
     }
 
     async fn fill_the_disk(&self) {
-        self.broker.reconfigure("disk_free_limit.absolute = 50MB", "disk_free_limit.absolute = 900TB").await;
+        self.broker.reconfigure("disk_free_limit.absolute = 50MB", "disk_free_limit.absolute = 900000GB").await;
         self.broker.disk_alarm().await;
     }
 
     async fn make_room(&self) {
-        self.broker.reconfigure("disk_free_limit.absolute = 900TB", "disk_free_limit.absolute = 50MB").await;
+        self.broker.reconfigure("disk_free_limit.absolute = 900000GB", "disk_free_limit.absolute = 50MB").await;
     }
 
     async fn change_password(&self, to: &str) {

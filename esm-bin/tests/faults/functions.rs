@@ -26,8 +26,8 @@ async fn a_process_that_crashes_in_the_middle_of_a_batch<B: Bench>() {
     let folder = tempfile::tempdir().expect("a folder");
     let tests = env::current_exe().expect("has a path");
     let program = tests.ancestors().nth(2).expect("is in a folder").join("examples/recording_function");
-    let backend =
-        format!("process = {{ command = [{program:?}], environment = {{ RECORD_IN = {:?} }} }}", folder.path());
+    let (program, record) = (program.display(), folder.path().display());
+    let backend = format!("process = {{ command = ['{program}'], environment = {{ RECORD_IN = '{record}' }} }}");
     let more = "batch_size = 3\nmaximum_batching_window_in_seconds = 5\ntags = { \"esm:maximum-concurrency\" = \"1\" }";
     for body in ["before", "panic", "after"] {
         bench.publish(body).await;

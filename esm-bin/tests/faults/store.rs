@@ -107,7 +107,7 @@ async fn a_disk_that_is_full<B: Bench>() {
     let disk = SmallDisk::mount();
     let function = Function::start_with(|_| Answer::After(Duration::from_millis(5))).await;
     let mut config = bench.config(&function, "batch_size = 10\nmaximum_batching_window_in_seconds = 0");
-    config.server = format!("data_dir = {:?}", disk.path());
+    config.server = format!("data_dir = '{}'", disk.path().display());
     config.broker = format!("arn = {BROKER_ARN:?}");
     config.tables = format!(
         "[secrets.\"arn:aws:secretsmanager:us-east-1:000000000000:secret:administrator\"]\nusername = {:?}\n\
