@@ -201,7 +201,7 @@ fn too_large(length: usize) -> Unfit {
 }
 
 /// As Java's messages call their own type.
-fn type_name(kind: MessageKind) -> &'static str {
+pub(crate) fn type_name(kind: MessageKind) -> &'static str {
     match kind {
         MessageKind::Plain => "jms/message",
         MessageKind::Bytes => "jms/bytes-message",

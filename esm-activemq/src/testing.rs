@@ -213,6 +213,11 @@ impl TestBroker {
         timeout(PATIENCE, purging).await.expect("the queue becomes empty");
     }
 
+    /// Deletes a queue with all that is in it; the broker's words if it does not.
+    pub async fn delete(&self, queue: &str) -> Result<(), String> {
+        self.try_to("delete", queue, NOTHING).await.map(drop)
+    }
+
     /// What the broker counts for a queue; zeros for a queue that it does not know.
     pub async fn statistics(&self, queue: &str) -> Statistics {
         self.ask("statistics", queue, NOTHING).await
@@ -246,6 +251,17 @@ impl TestBroker {
         queue: &str,
         further: impl IntoIterator<Item = (impl Into<String>, String)>,
     ) -> A {
+        let answer = self.try_to(command, queue, further).await;
+        let answer = answer.unwrap_or_else(|problem| panic!("{command} on {queue}: {problem}"));
+        serde_json::from_value(answer).expect("an answer of the kind that was asked for")
+    }
+
+    async fn try_to(
+        &self,
+        command: &str,
+        queue: &str,
+        further: impl IntoIterator<Item = (impl Into<String>, String)>,
+    ) -> Result<serde_json::Value, String> {
         let (username, password) = ADMINISTRATOR;
         let own = [
             ("command", command),
@@ -256,9 +272,7 @@ impl TestBroker {
         ];
         let own = own.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let further = further.into_iter().map(|(key, value)| (key.into(), value));
-        let answer = Java::shared(&self.classpath).ask(own.into_iter().chain(further)).await;
-        let answer = answer.unwrap_or_else(|problem| panic!("{command} on {queue}: {problem}"));
-        serde_json::from_value(answer).expect("an answer of the kind that was asked for")
+        Java::shared(&self.classpath).ask(own.into_iter().chain(further)).await
     }
 }
 

@@ -37,6 +37,9 @@ struct Arguments {
     /// Fail this many invocations before the first success
     #[arg(long, default_value_t = 0)]
     fail_first: u64,
+    /// Fail with every message whose body is `message N …` and whose number this divides
+    #[arg(long)]
+    fail_one_in: Option<u64>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -83,6 +86,9 @@ async fn invoke(State(function): State<Arc<Function>>, event: Bytes) -> Response
         println!("invocation {number}: fails on purpose");
         return failure("this function fails on purpose");
     }
+    if arguments.fail_one_in.is_some_and(|one_in| has_multiple_of(one_in, &event)) {
+        return failure("one of these messages fails for ever");
+    }
     if arguments.quiet {
         tally.messages += count_messages(&event);
         return Json(Value::Null).into_response();
@@ -124,6 +130,20 @@ async fn summary(State(function): State<Arc<Function>>) -> Json<Value> {
 fn count_messages(event: &[u8]) -> u64 {
     let member: &[u8] = if event.starts_with(FROM_ACTIVEMQ) { b",\"brokerInTime\":" } else { b"\"basicProperties\":" };
     memchr::memmem::find_iter(event, member).count() as u64
+}
+
+/// Whether a message has a number that this divides. Only the first bytes of each body are decoded.
+fn has_multiple_of(one_in: u64, event: &[u8]) -> bool {
+    const BEFORE: &[u8] = b"\"data\":\"";
+    const ENOUGH: usize = 32;
+    memchr::memmem::find_iter(event, BEFORE).any(|place| {
+        let start = place + BEFORE.len();
+        let Some(data) = event.get(start..start + ENOUGH) else { return false };
+        let body = base64_simd::STANDARD.decode_to_vec(data).unwrap_or_default();
+        let number = String::from_utf8_lossy(&body);
+        let number = number.split(' ').nth(1).and_then(|number| number.parse::<u64>().ok());
+        number.is_some_and(|number| number % one_in == 0)
+    })
 }
 
 /// How ActiveMQ's events begin.

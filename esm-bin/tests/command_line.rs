@@ -309,20 +309,26 @@ fn sample_events_are_those_of_each_broker() {
 
 #[test]
 fn no_function_outlives_the_service_that_started_it() {
-    let configuration = function(r#"["bash", "-c", "echo $$ >process.new; mv process.new process; sleep 600"]"#);
+    // Nor does what it has started itself.
+    let script = "sleep 600 & echo $$ $! >process.new; mv process.new process; wait";
+    let configuration = function(&format!("[\"bash\", \"-c\", \"{script}\"]"));
     let (mut command, folder) = esm(&["invoke", "f", "--event", "event.json"], &configuration);
     std::fs::write(folder.path().join("event.json"), "1").unwrap();
     let mut service = command.stderr(Stdio::null()).spawn().unwrap();
     let file = folder.path().join("process");
     until("the function to start", || file.exists());
-    let process = std::fs::read_to_string(file).unwrap();
+    let processes = std::fs::read_to_string(file).unwrap();
+    assert_eq!(processes.split_whitespace().count(), 2);
 
     service.kill().unwrap();
     service.wait().unwrap();
 
     // A zombie has ended, too; whether somebody waits for it is not up to us.
-    let status = format!("/proc/{}/status", process.trim());
-    until("the function to end", || std::fs::read_to_string(&status).map_or(true, |text| text.contains("State:\tZ")));
+    for process in processes.split_whitespace() {
+        let status = format!("/proc/{process}/status");
+        let has_ended = || std::fs::read_to_string(&status).map_or(true, |text| text.contains("State:\tZ"));
+        until("the function and what it started to end", has_ended);
+    }
 }
 
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -21,20 +21,81 @@ pub trait Destination: Send + Sync {
     async fn publish(&self, letter: &Letter) -> Result<(), SourceError>;
 }
 
-/// A message as its adapter received it. Only an adapter with a destination keeps it, and only that can read it.
+/// A message as its adapter received it. Only an adapter with a destination keeps it.
 #[derive(Clone)]
-pub struct Original(Arc<dyn Any + Send + Sync>);
+pub struct Original(Arc<dyn Kept>);
 
 impl Original {
     /// Keeps a message.
-    pub fn new(message: impl Any + Send + Sync) -> Self {
+    pub fn new(message: impl Kept) -> Self {
         Self(Arc::new(message))
     }
 
     /// The message, for the adapter whose type it is.
-    pub fn get<M: Any>(&self) -> Option<&M> {
-        self.0.downcast_ref()
+    pub fn get<M: Kept>(&self) -> Option<&M> {
+        let message: &dyn Any = &*self.0;
+        message.downcast_ref()
     }
+
+    /// The message, for an adapter of other brokers.
+    pub fn portable(&self) -> Portable {
+        self.0.portable()
+    }
+}
+
+/// What an adapter keeps of a message.
+pub trait Kept: Any + Send + Sync {
+    /// The message in a form that brokers of every kind have.
+    fn portable(&self) -> Portable;
+}
+
+/// A message without what is a broker's own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Portable {
+    /// What it says.
+    pub body: Body,
+    /// What its sender or its broker called it.
+    pub message_id: Option<String>,
+    /// What it belongs to.
+    pub correlation_id: Option<String>,
+    /// Its type, by its sender's word.
+    pub message_type: Option<String>,
+    /// The higher, the sooner.
+    pub priority: Option<u8>,
+    /// When it was sent, in milliseconds since 1970.
+    pub sent_at_ms: Option<i64>,
+    /// Its headers or properties, and what has no place elsewhere.
+    pub properties: Vec<(String, Value)>,
+}
+
+/// The body of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Characters.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Bytes(Vec::new())
+    }
+}
+
+/// The value of a header or a property.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Value {
+    Null,
+    Boolean(bool),
+    Byte(i8),
+    Short(i16),
+    Int(i32),
+    Long(i64),
+    Float(f32),
+    Double(f64),
+    Text(String),
 }
 
 impl fmt::Debug for Original {

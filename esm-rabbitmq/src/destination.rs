@@ -19,6 +19,7 @@ use tokio::{sync::Mutex, time::timeout};
 use crate::{
     connections::{Connections, Login, SharedConnection},
     errors::Place,
+    portable,
 };
 
 /// How long the broker may take to confirm a message.
@@ -126,8 +127,14 @@ impl Destination for RabbitDestination {
         let (connection, username, idle) = self.connection().await?;
         let place = self.place(&connection);
         let refused = |words: &str| SourceError::Protocol { broker: place.broker.clone(), words: words.into() };
-        let message = letter.original.get::<ReceivedMessage>();
-        let message = message.ok_or_else(|| refused("the message is none of RabbitMQ's"))?;
+        let foreign;
+        let message = match letter.original.get::<ReceivedMessage>() {
+            Some(message) => message,
+            None => {
+                foreign = portable::received(letter.original.portable());
+                &foreign
+            }
+        };
         let frame = usize::try_from(channel_frame_max(&connection)).unwrap_or(usize::MAX);
         let properties = properties(&message.properties, letter, &username, frame);
         let sending = async {
@@ -288,14 +295,17 @@ fn value_size(value: &AMQPValue) -> usize {
 mod tests {
     use std::time::SystemTime;
 
-    use esm_core::{destination::Original, metrics::DropReason};
+    use esm_core::{
+        destination::{Original, Portable},
+        metrics::DropReason,
+    };
 
     use super::*;
     use crate::testing::TestBroker;
 
     fn letter(cause: &str) -> Letter {
         Letter {
-            original: Original::new(()),
+            original: Original::new(portable::received(Portable::default())),
             reason: DropReason::Attempts,
             cause: cause.into(),
             function: "f".into(),

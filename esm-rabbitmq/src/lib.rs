@@ -3,7 +3,7 @@
 //! Reading order: [`settings`] (what it is told), `connections` (shared connections, failover, TLS), `greeting`
 //! (the broker's version), [`source`] (a session on one queue), `stream` and `reader` (deliveries come in), `record` and `json`
 //! (a message becomes its JSON record), `ledger` and `consumer` (what was lent is settled), [`destination`] (dead
-//! letters), `stream_probe` (tells streams from other queues), `errors` (the broker's words become causes).
+//! letters) with `portable` (those of other brokers), `stream_probe` (tells streams from other queues), `errors` (the broker's words become causes).
 //!
 //! It is passive: it never declares, changes or deletes anything on a broker.
 
@@ -14,6 +14,7 @@ mod errors;
 mod greeting;
 mod json;
 mod ledger;
+mod portable;
 mod reader;
 mod record;
 pub mod settings;

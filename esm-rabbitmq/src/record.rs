@@ -227,7 +227,7 @@ fn put_array(out: &mut BytesMut, values: &[AMQPValue], bytes: HeaderBytes, depth
     out.put_u8(b']');
 }
 
-fn put_value(out: &mut BytesMut, value: &AMQPValue, bytes: HeaderBytes, depth: usize) {
+pub(crate) fn put_value(out: &mut BytesMut, value: &AMQPValue, bytes: HeaderBytes, depth: usize) {
     match value {
         AMQPValue::Boolean(true) => out.put_slice(b"true"),
         AMQPValue::Boolean(false) => out.put_slice(b"false"),

@@ -107,6 +107,11 @@ impl TestBroker {
         xtask(&["kill"], self.own_dir()).await;
     }
 
+    /// Stops the broker in good order.
+    pub async fn stop(&self) {
+        xtask(&["stop"], self.own_dir()).await;
+    }
+
     /// Starts it again, on its data and its ports.
     pub async fn start(&self) {
         xtask(&["start"], self.own_dir()).await;
@@ -114,10 +119,23 @@ impl TestBroker {
 
     /// Stops it in good order and starts it again with one more line of `rabbitmq.conf`.
     pub async fn restart_with(&self, line: &str) {
-        xtask(&["stop"], self.own_dir()).await;
+        self.configure(|configuration| format!("{configuration}\n{line}\n")).await;
+    }
+
+    /// Stops the broker, replaces a part of its `rabbitmq.conf`, and starts it again.
+    pub async fn reconfigure(&self, part: &str, replacement: &str) {
+        self.configure(|configuration| {
+            assert!(configuration.contains(part), "the configuration has no {part}");
+            configuration.replace(part, replacement)
+        })
+        .await;
+    }
+
+    async fn configure(&self, change: impl FnOnce(String) -> String) {
+        self.stop().await;
         let file = self.own_dir().join("rabbitmq.conf");
         let configuration = std::fs::read_to_string(&file).expect("reads the configuration");
-        std::fs::write(&file, format!("{configuration}\n{line}\n")).expect("writes the configuration");
+        std::fs::write(&file, change(configuration)).expect("writes the configuration");
         self.start().await;
     }
 
@@ -131,12 +149,21 @@ impl TestBroker {
 
     /// Waits until the broker says that it has too little memory, and takes no messages.
     pub async fn memory_alarm(&self) {
+        self.alarm("mem_alarm").await;
+    }
+
+    /// Waits until the broker says that it has too little room on its disk, and takes no messages.
+    pub async fn disk_alarm(&self) {
+        self.alarm("disk_free_alarm").await;
+    }
+
+    async fn alarm(&self, name: &str) {
         let waiting = async {
-            while self.call(Method::GET, &["nodes"], None).await[0]["mem_alarm"] != true {
+            while self.call(Method::GET, &["nodes"], None).await[0][name] != true {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         };
-        timeout(PATIENCE, waiting).await.expect("the broker has too little memory");
+        timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("the broker raises no {name}"));
     }
 
     fn own_dir(&self) -> &PathBuf {

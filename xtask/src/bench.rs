@@ -5,6 +5,7 @@
 
 mod activemq;
 mod consumers;
+mod failures;
 mod idle;
 mod instructions;
 mod invoke;
@@ -40,6 +41,8 @@ enum Name {
     Latency,
     /// Invocations of processes and over HTTP, beside the least that a server can do
     Invoke,
+    /// What messages that fail for ever cost the others
+    Failures(failures::Arguments),
     /// Turning one message into its part of the event
     Encode,
     /// Reading one OpenWire frame
@@ -55,6 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(Name::Idle) => idle::run(),
         Some(Name::Latency) => latency::run(),
         Some(Name::Invoke) => invoke::run(),
+        Some(Name::Failures(arguments)) => failures::run(arguments),
         Some(Name::Encode) => criterion("encode"),
         Some(Name::Decode) => criterion("decode"),
         None => Ok(Menu::command().print_help()?),

@@ -62,14 +62,8 @@ impl OnFailure {
     /// Why what a queue's mapping gives up cannot go there.
     pub(super) fn check(&self, broker: &Broker, virtual_host: Option<&str>, queue: &str) -> Option<Violation> {
         let is_same_place = self.broker.arn == broker.arn && self.virtual_host.as_deref() == virtual_host;
-        let words = if self.broker.engine != broker.engine {
-            "must be a queue of a broker of the same kind, since messages keep their form"
-        } else if is_same_place && self.queue == queue {
-            "is the queue that the mapping reads: what is given up would come again"
-        } else {
-            return None;
-        };
-        Some(Violation::new(Member::DestinationConfig, words))
+        let words = "is the queue that the mapping reads: what is given up would come again";
+        (is_same_place && self.queue == queue).then(|| Violation::new(Member::DestinationConfig, words))
     }
 
     /// The destination for a mapping, whose login publishes.

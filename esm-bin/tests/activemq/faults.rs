@@ -8,7 +8,7 @@ use esm_activemq::testing::{GUEST, Messages, TestBroker};
 use crate::common::{
     function::{Answer, Function},
     proxy::Proxy,
-    service::{Config, Service, free_port, wait_for},
+    service::{Config, Service, free_port, wait_for, while_away},
 };
 
 /// A broker on which a neighbour reads a queue of its own.
@@ -123,6 +123,28 @@ async fn a_queue_that_does_not_exist_and_may_not_be_created() {
 
     bench.broker.produce(&bench.queue, Messages::text("creates it")).await;
     bench.healed(&service).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_queue_that_is_deleted() {
+    let bench = Bench::new("deleted").await;
+    let mut service = Service::start(&bench.config().mapping(&bench.queue, "")).await;
+    service.connected(&bench.queue).await;
+
+    let refused = bench.broker.delete(&bench.queue).await.expect_err("somebody reads it");
+    assert!(refused.contains("still has an active subscription"), "{refused}");
+    bench.healed(&service).await;
+    bench.neighbour_is_well(&service).await;
+
+    service.terminate();
+    assert!(service.ended().await.success(), "{}", service.log());
+    bench.broker.produce(&bench.queue, Messages::text("deleted with it")).await;
+    bench.broker.delete(&bench.queue).await.expect("nobody reads it");
+    service.start_again().await;
+    bench.broker.produce(&bench.queue, Messages::text("again")).await;
+    wait_for("a message", || bench.function.bodies().contains(&"again".to_owned()).then_some(())).await;
+    assert!(!bench.function.bodies().contains(&"deleted with it".to_owned()), "the queue is another one");
 }
 
 #[tokio::test]
@@ -282,6 +304,8 @@ async fn a_function_that_is_away_for_a_while_costs_no_attempt() {
     let uuid = service.uuid(&bench.queue).await;
     service.shows(&bench.queue, "cannot be reached").await;
     service.metric_reaches("esm_failed_invoke_events_total", &[&uuid], 3 * 2).await;
+    while_away().await;
+    assert_eq!(service.metric("esm_reconnects_total", &[]).await, 0);
 
     let _back = Proxy::start(away, &bench.function.url).await;
     service.metric_becomes("esm_deleted_events_total", &[&uuid], 2).await;

@@ -1,13 +1,15 @@
-//! A TCP proxy between the service and another: it can fall silent, be slow, and change where it leads.
+//! A TCP proxy between the service and another: it can fall silent in either direction, be slow, cut connections or
+//! let them die unnoticed, and change where it leads.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
     time::{Duration, sleep},
 };
 
@@ -17,11 +19,26 @@ pub(crate) struct Proxy {
     target: Arc<Mutex<String>>,
 }
 
-#[derive(Default)]
 struct Behaviour {
-    silent: AtomicBool,
+    /// What the service says.
+    requests: Direction,
+    /// What it is told.
+    answers: Direction,
     /// Milliseconds before each piece is passed on.
     pause: AtomicU64,
+    /// When a request with these bytes was passed on, no answer is any more.
+    last_request: Mutex<Option<Vec<u8>>>,
+    /// Whoever sees it change ends, and what it held is gone.
+    cuts: watch::Sender<()>,
+    /// Whoever sees it change passes on nothing any more, and closes nothing.
+    deaths: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Direction {
+    is_held: AtomicBool,
+    /// How many pieces are held now.
+    held: AtomicUsize,
 }
 
 impl Proxy {
@@ -29,7 +46,14 @@ impl Proxy {
     pub(crate) async fn start(port: u16, target: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("binds");
         let port = listener.local_addr().expect("has an address").port();
-        let behaviour = Arc::<Behaviour>::default();
+        let behaviour = Arc::new(Behaviour {
+            requests: Direction::default(),
+            answers: Direction::default(),
+            pause: AtomicU64::default(),
+            last_request: Mutex::default(),
+            cuts: watch::Sender::default(),
+            deaths: watch::Sender::default(),
+        });
         let target = Arc::new(Mutex::new(address(target)));
         let (shared, leads_to) = (behaviour.clone(), target.clone());
         tokio::spawn(async move {
@@ -43,7 +67,35 @@ impl Proxy {
 
     /// While silent it moves not a byte and closes nothing.
     pub(crate) fn be_silent(&self, silent: bool) {
-        self.behaviour.silent.store(silent, Ordering::Relaxed);
+        self.hold_requests(silent);
+        self.behaviour.answers.is_held.store(silent, Ordering::SeqCst);
+    }
+
+    /// Whether what the service says is kept back.
+    pub(crate) fn hold_requests(&self, hold: bool) {
+        self.behaviour.requests.is_held.store(hold, Ordering::SeqCst);
+    }
+
+    /// Whether something that the service says is kept back now.
+    pub(crate) fn holds_a_request(&self) -> bool {
+        self.behaviour.requests.held.load(Ordering::SeqCst) > 0
+    }
+
+    /// As soon as a request with these bytes was passed on, answers are kept back.
+    pub(crate) fn hold_answers_after(&self, bytes: &[u8]) {
+        *self.behaviour.last_request.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes.to_vec());
+    }
+
+    /// Breaks every connection and forgets what it kept back; new ones are as at the beginning.
+    pub(crate) fn cut(&self) {
+        self.be_silent(false);
+        self.behaviour.last_request.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.behaviour.cuts.send_replace(());
+    }
+
+    /// Lets connections die as they do when packets vanish: neither side hears of it. New ones work.
+    pub(crate) fn swallow_everything(&self) {
+        self.behaviour.deaths.send_replace(());
     }
 
     /// Waits so long before it passes on at most 64 KiB.
@@ -64,21 +116,69 @@ fn address(endpoint: &str) -> String {
 }
 
 async fn connect(client: TcpStream, target: String, behaviour: Arc<Behaviour>) {
+    let (mut cut, mut death) = (behaviour.cuts.subscribe(), behaviour.deaths.subscribe());
     let Ok(server) = TcpStream::connect(target).await else { return };
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    tokio::join!(copy(from_client, to_server, &behaviour), copy(from_server, to_client, &behaviour));
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let both = async {
+        tokio::join!(
+            copy(&mut from_client, &mut to_server, &behaviour, &behaviour.requests),
+            copy(&mut from_server, &mut to_client, &behaviour, &behaviour.answers),
+        )
+    };
+    tokio::select! {
+        _ = both => {}
+        _ = cut.changed() => {}
+        _ = death.changed() => {
+            let _ = cut.changed().await; // all four halves stay open until then
+        }
+    }
 }
 
-async fn copy(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, behaviour: &Behaviour) {
+async fn copy(
+    from: &mut (impl AsyncReadExt + Unpin),
+    to: &mut (impl AsyncWriteExt + Unpin),
+    behaviour: &Behaviour,
+    direction: &Direction,
+) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let piece = &buffer[..count];
         sleep(Duration::from_millis(behaviour.pause.load(Ordering::Relaxed))).await;
-        while behaviour.silent.load(Ordering::Relaxed) {
+        let held = Held::of(direction);
+        while direction.is_held.load(Ordering::SeqCst) {
             sleep(Duration::from_millis(20)).await;
         }
-        if to.write_all(&buffer[..count]).await.is_err() {
-            return;
+        drop(held);
+        if std::ptr::eq(direction, &raw const behaviour.requests) && behaviour.is_last_request(piece) {
+            behaviour.answers.is_held.store(true, Ordering::SeqCst);
         }
+        if to.write_all(piece).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
+}
+
+impl Behaviour {
+    fn is_last_request(&self, piece: &[u8]) -> bool {
+        let last = self.last_request.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_deref().is_some_and(|bytes| memchr::memmem::find(piece, bytes).is_some())
+    }
+}
+
+/// Counts a piece as held for as long as it lives.
+struct Held<'a>(&'a Direction);
+
+impl<'a> Held<'a> {
+    fn of(direction: &'a Direction) -> Self {
+        direction.held.fetch_add(1, Ordering::SeqCst);
+        Self(direction)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::SeqCst);
     }
 }

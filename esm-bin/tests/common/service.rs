@@ -310,6 +310,11 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
+/// As long as a function is away: ten minutes when everything is to be tested.
+pub(crate) async fn while_away() {
+    sleep(Duration::from_secs(if std::env::var_os("ESM_TEST_ALL").is_some() { 600 } else { 5 })).await;
+}
+
 /// Waits until there is an answer.
 pub(crate) async fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let waiting = async {

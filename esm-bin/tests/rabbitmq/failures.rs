@@ -1,5 +1,7 @@
 //! A message that fails is told from its neighbours, and lies with its reasons where the mapping wants it.
 
+use std::time::Duration;
+
 use amqprs::{BasicProperties, FieldTable, FieldValue};
 use esm_rabbitmq::testing::{Publisher, TestBroker};
 
@@ -140,4 +142,35 @@ async fn a_message_stays_until_its_destination_is_there() {
     assert_eq!(body, b"poison");
     assert!(header(&properties, "esm_cause").is_some_and(|cause| cause.contains("TestError: told to fail")));
     assert_eq!(function.calls().len(), 1, "the function is not asked again");
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_message_that_expires_in_hand_goes_the_way_of_the_broker() {
+    let broker = TestBroker::shared();
+    let virtual_host = broker.virtual_host("expires in hand").await;
+    let mut publisher = broker.publisher(&virtual_host).await;
+    publisher.declare("expired", "classic").await;
+    let to_expired = [("x-dead-letter-exchange", ""), ("x-dead-letter-routing-key", "expired")];
+    publisher.declare_with("queue", &to_expired).await;
+    let function = Function::start_with(|_| Answer::FunctionError).await;
+    let config = Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", "batch_size = 1");
+    let service = Service::start(&config).await;
+    service.connected("queue").await;
+
+    let expires = BasicProperties::default().with_expiration("2500").finish();
+    publisher.publish_messages("queue", [(expires, b"a".to_vec())]).await;
+
+    let (properties, body) = loop {
+        if let Some(letter) = publisher.take("expired").await {
+            break letter;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(body, b"a");
+    assert!(header(&properties, "x-first-death-reason").is_some_and(|reason| reason.contains("expired")));
+    let calls = function.calls();
+    assert!(calls.iter().all(|call| call.at - calls[0].at < Duration::from_millis(2_500)), "not after it expired");
+    assert!(calls.len() > 1, "it was retried before that");
+    assert_eq!(service.metric("esm_deleted_events_total", &[]).await, 0, "it was never acknowledged");
 }

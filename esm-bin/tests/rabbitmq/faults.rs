@@ -8,7 +8,7 @@ use esm_rabbitmq::testing::{Publisher, TestBroker};
 use crate::common::{
     function::{Answer, Function},
     proxy::Proxy,
-    service::{Config, Service, free_port, wait_for},
+    service::{Config, Service, free_port, wait_for, while_away},
 };
 
 /// A virtual host in which a neighbour reads a queue of its own.
@@ -341,6 +341,8 @@ async fn a_function_that_is_away_for_a_while_costs_no_attempt() {
     let uuid = service.uuid("queue").await;
     service.shows("queue", "cannot be reached").await;
     service.metric_reaches("esm_failed_invoke_events_total", &[&uuid], 3 * 2).await;
+    while_away().await;
+    assert_eq!(service.metric("esm_reconnects_total", &[]).await, 0);
 
     let _back = Proxy::start(away, &bench.function.url).await;
     service.metric_becomes("esm_deleted_events_total", &[&uuid], 2).await;

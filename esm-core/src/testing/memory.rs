@@ -13,7 +13,7 @@ use tokio::{
 
 use super::record;
 use crate::{
-    destination::{Destination, Letter, Original},
+    destination::{Destination, Kept, Letter, Original, Portable},
     event::Envelope,
     memory::Hand,
     metrics::DropReason,
@@ -108,7 +108,7 @@ impl Message {
     fn arrival(&self, receipt: Receipt, keeps_original: bool) -> Arrival {
         if let Some(reason) = self.flaw {
             let cause = "no record can be made of it".into();
-            let original = keeps_original.then(|| Original::new(self.id.clone()));
+            let original = keeps_original.then(|| Original::new(KeptId(self.id.clone())));
             return Arrival::Unusable(Unusable {
                 receipt,
                 message_id: Some(self.id.clone()),
@@ -130,8 +130,8 @@ impl Message {
             group: self.group.clone(),
             returns: self.returns,
             failed: 0,
-            original: keeps_original.then(|| Original::new(self.id.clone())),
             held: None,
+            original: keeps_original.then(|| Original::new(KeptId(self.id.clone()))),
         })
     }
 }
@@ -503,13 +503,22 @@ impl MemoryDestination {
     }
 }
 
+/// What is kept of a message.
+struct KeptId(String);
+
+impl Kept for KeptId {
+    fn portable(&self) -> Portable {
+        Portable { message_id: Some(self.0.clone()), ..Portable::default() }
+    }
+}
+
 #[async_trait]
 impl Destination for MemoryDestination {
     async fn publish(&self, letter: &Letter) -> Result<(), SourceError> {
         if let Some(error) = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
             return Err(error);
         }
-        let id = letter.original.get::<String>().expect("it is one of a memory queue").clone();
+        let id = letter.original.get::<KeptId>().expect("it is one of a memory queue").0.clone();
         self.letters.lock().unwrap_or_else(PoisonError::into_inner).push((id, letter.clone()));
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! Starting processes, signalling them, noticing their end.
 
 use std::{
+    ffi::OsString,
     io,
     os::unix::process::CommandExt as _,
     process::{self, Command, ExitStatus},
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
     thread,
 };
 
@@ -13,6 +14,8 @@ use tokio::{
     signal::unix::{Signal as Signals, SignalKind, signal},
     sync::{mpsc, oneshot},
 };
+
+use super::keeper;
 
 /// A process that leads a group of its own, and ends with whatever else is in the group.
 ///
@@ -27,15 +30,15 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts the command in a group of its own.
-    pub(super) async fn start(mut command: Command) -> io::Result<Self> {
+    /// Starts the command in a group of its own, which ends with us.
+    pub(super) async fn start(mut command: Command, launcher: Arc<[OsString]>) -> io::Result<Self> {
         let ends = signal(SignalKind::child())?;
         command.process_group(0);
         let (reply, process) = oneshot::channel();
         let starter = STARTER.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-        starter.send(Order { command, reply }).await.map_err(io::Error::other)?;
+        starter.send(Order { command, launcher, reply }).await.map_err(io::Error::other)?;
         let mut process = process.await.map_err(io::Error::other)??;
-        match i32::try_from(process.id()).ok().and_then(Pid::from_raw) {
+        match group(&process) {
             Some(group) => Ok(Self { process, group, ends, is_reaped: false }),
             None => {
                 discard(&mut process);
@@ -66,6 +69,7 @@ impl Child {
 
     fn reap(&mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::KILL);
+        keeper::forget(self.group);
         let status = self.process.wait()?;
         self.is_reaped = true;
         Ok(status)
@@ -86,6 +90,7 @@ const ENDED: WaitIdOptions = WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG).
 
 struct Order {
     command: Command,
+    launcher: Arc<[OsString]>,
     reply: oneshot::Sender<io::Result<process::Child>>,
 }
 
@@ -97,14 +102,23 @@ static STARTER: LazyLock<io::Result<mpsc::Sender<Order>>> = LazyLock::new(|| {
 });
 
 fn start_all(mut orders: mpsc::Receiver<Order>) {
-    while let Some(Order { mut command, reply }) = orders.blocking_recv() {
-        if let Err(Ok(mut unwanted)) = reply.send(command.spawn()) {
+    while let Some(Order { mut command, launcher, reply }) = orders.blocking_recv() {
+        let started = command.spawn();
+        if let Some(group) = started.as_ref().ok().and_then(group) {
+            keeper::keep(group, &launcher);
+        }
+        if let Err(Ok(mut unwanted)) = reply.send(started) {
             discard(&mut unwanted);
         }
     }
 }
 
+fn group(process: &process::Child) -> Option<Pid> {
+    i32::try_from(process.id()).ok().and_then(Pid::from_raw)
+}
+
 fn discard(process: &mut process::Child) {
+    group(process).into_iter().for_each(keeper::forget);
     // It is ours and not waited for yet, so neither can fail in a way that leaves it behind.
     let _ = process.kill();
     let _ = process.wait();

@@ -1,6 +1,7 @@
 //! One process of a function: what it is given, what it answers, how it ends.
 
 use std::{
+    ffi::OsString,
     io,
     process::{Command, ExitStatus},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -101,6 +102,7 @@ impl Instance {
     pub(super) async fn start(
         function: Arc<str>,
         mut command: Command,
+        launcher: Arc<[OsString]>,
         stop_timeout: Duration,
         retire: impl Fn(&Arc<Self>) -> Result<(), Instant> + Send + 'static,
         left: impl FnOnce(&Arc<Self>) + Send + 'static,
@@ -108,7 +110,7 @@ impl Instance {
         // One pipe for both streams keeps their order.
         let (reader, writer) = io::pipe()?;
         command.stdout(writer.try_clone()?).stderr(writer);
-        let child = Child::start(command).await?;
+        let child = Child::start(command, launcher).await?;
         let output = pipe::Receiver::from_owned_fd(reader.into())?;
         let (ended, end) = watch::channel(None);
         let instance = Arc::new(Self {

@@ -14,7 +14,11 @@ use std::{
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit};
 
-use super::{FileAccess, confine::confine};
+use super::{
+    FileAccess,
+    confine::confine,
+    keeper::{self, KEEP},
+};
 
 /// As shells have it, for a command that cannot be run.
 const NOT_FOUND: u8 = 127;
@@ -38,7 +42,12 @@ pub(super) struct Launch {
 /// [`ProcessSettings::launcher`](super::ProcessSettings::launcher). Returns only if that is not
 /// possible, and has said why on standard error.
 pub fn launch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let launch = Launch::from_arguments(arguments.into_iter());
+    let mut arguments = arguments.into_iter().peekable();
+    if arguments.next_if(|first| first == KEEP).is_some() {
+        keeper::watch(io::stdin().lock());
+        return ExitCode::SUCCESS;
+    }
+    let launch = Launch::from_arguments(arguments);
     let Some(launch) = launch else {
         eprintln!("functions are started by a running service only");
         return ExitCode::from(NOT_FOUND);

@@ -9,13 +9,14 @@
 //!
 //! Reading order: `pool` (an invocation from start to end), `instance` (one process and what it was
 //! given), `runtime_api` (how it speaks to us) with `peer` (that it is really the one that speaks),
-//! `child` (starting, ending, noticing an end), `launch` (the last steps before a process becomes the
+//! `child` (starting, ending, noticing an end) with `keeper` (ending what they started, if we are killed), `launch` (the last steps before a process becomes the
 //! function) with `confine` (files that it may use), `output` (what it prints), `failure` (how its failures are told).
 
 mod child;
 mod confine;
 mod failure;
 mod instance;
+mod keeper;
 mod launch;
 mod output;
 mod peer;

@@ -171,7 +171,9 @@ impl Pool {
             }
         };
         let _starting = processes.starting.lock().await;
-        let instance = Instance::start(self.name.clone(), command, self.settings.stop_timeout, retire, leave).await?;
+        let launcher = self.settings.launcher.as_slice().into();
+        let stop_timeout = self.settings.stop_timeout;
+        let instance = Instance::start(self.name.clone(), command, launcher, stop_timeout, retire, leave).await?;
         processes.living().insert(instance.group, instance.clone());
         info!(function = &*self.name, process = instance.group, "started a process");
         Ok(instance)

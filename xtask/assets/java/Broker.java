@@ -5,6 +5,7 @@ import java.util.List;
 import javax.jms.JMSException;
 import org.apache.activemq.ActiveMQConnection;
 import org.apache.activemq.ActiveMQConnectionFactory;
+import org.apache.activemq.command.ActiveMQQueue;
 
 /** The way to a broker, for one command. */
 final class Broker implements AutoCloseable {
@@ -20,6 +21,15 @@ final class Broker implements AutoCloseable {
         // Messages that come again are shown as they are, however often they have come.
         factory.getRedeliveryPolicy().setMaximumRedeliveries(-1);
         connection = (ActiveMQConnection) factory.createConnection();
+    }
+
+    /** {@code delete}: a queue with all that is in it; a broker refuses that while somebody reads it. */
+    static String delete(Request request) throws JMSException {
+        try (Broker broker = new Broker(request)) {
+            broker.connection.start();
+            broker.connection.destroyDestination(new ActiveMQQueue(request.text("queue")));
+            return "null";
+        }
     }
 
     @Override

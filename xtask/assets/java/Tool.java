@@ -52,6 +52,8 @@ public final class Tool {
                 return Reading.consume(request);
             case "statistics":
                 return Reading.statistics(request);
+            case "delete":
+                return Broker.delete(request);
             default:
                 throw new IllegalArgumentException("there is no such command: " + request.text("command"));
         }

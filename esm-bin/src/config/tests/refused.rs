@@ -152,7 +152,6 @@ fn a_failure_destination_is_a_queue_of_a_broker_of_the_same_kind() {
     );
     check(&format!("{ours}:pizza::q"), "is the queue that the mapping reads");
     check(&format!("{ours}:pizza:%2F:q"), "is the queue that the mapping reads");
-    check(&format!("{ours}:active::x"), "must be a queue of a broker of the same kind");
     check(&format!("{ours}:active:v:x"), "names a virtual host, and ActiveMQ has none");
     check_mapping("destination_config = {}", &[]);
     check_mapping("destination_config = { on_failure = {} }", &[]);
