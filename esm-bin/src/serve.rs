@@ -95,7 +95,7 @@ impl Service {
         let metrics = Metrics::register(&registry)?;
         let plane = ControlPlane::new(Arc::new(store), targets, mappings);
         let (draining, http_end) = (CancellationToken::new(), CancellationToken::new());
-        let reconciler = Reconciler::begin(plane.clone(), metrics).await?;
+        let reconciler = Reconciler::begin(plane.clone(), metrics).await;
         let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciler.run(draining.clone())));
         let control = access::guard(routes::router(plane.clone()), server.access.clone());
         let shared = Shared { registry, plane: plane.clone(), draining: draining.clone() };
