@@ -23,7 +23,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, header::ORIGIN},
+    http::{HeaderMap, StatusCode, header::ORIGIN},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
@@ -106,17 +106,27 @@ async fn admit(State(access): State<Arc<Access>>, request: Request, next: Next) 
     match access.admit(&head, body).await {
         Ok((caller, body)) => {
             head.extensions.insert(caller.clone());
-            let response = next.run(Request::from_parts(head, body.into())).await;
-            if let Some(change) = change {
-                change.audit(&caller, &response);
+            let request = Request::from_parts(head, body.into());
+            match change {
+                None => next.run(request).await,
+                Some(change) => complete(change, caller, next, request).await,
             }
-            response
         }
         Err(refusal) => {
             audit::refused(&head, &refusal);
             refusal.into_response()
         }
     }
+}
+
+/// Carries out a change, and audits it, also if its caller does not wait for the end.
+async fn complete(change: Change, caller: Caller, next: Next, request: Request) -> Response {
+    let changed = tokio::spawn(async move {
+        let response = next.run(request).await;
+        change.audit(&caller, &response);
+        response
+    });
+    changed.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {
