@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -259,6 +260,7 @@ impl ControlPlane {
             state: if spec.enabled { State::Creating } else { State::Disabled },
             revision: 1,
             last_modified_ms: now_ms(),
+            unreadable: None,
         };
         self.0.store.add(&mapping).await.map_err(|error| not_kept(error, &mapping.route))?;
         self.0.nudge.notify_one();
@@ -271,8 +273,7 @@ impl ControlPlane {
         if let Some(configured) = file.mappings.get(&uuid) {
             return Ok(self.0.view_of_file(&file, configured));
         }
-        let (mapping, spec) = self.stored(uuid).await?;
-        Ok(self.0.view(mapping, spec))
+        self.0.view_of_row(self.row(uuid).await?)
     }
 
     /// `ListEventSourceMappings`: at most so many of those after the marker, and the next marker if
@@ -296,8 +297,7 @@ impl ControlPlane {
         });
         let mut views: Vec<View> = of_file.map(|configured| self.0.view_of_file(&file, configured)).collect();
         for mapping in stored {
-            let spec = read(&mapping)?;
-            views.push(self.0.view(mapping, spec));
+            views.push(self.0.view_of_row(mapping)?);
         }
         views.sort_unstable_by_key(|view| view.uuid);
         let has_more = views.len() > most;
@@ -346,13 +346,13 @@ impl ControlPlane {
     pub async fn delete(&self, uuid: Uuid) -> Result<View, ControlError> {
         self.0.file().refuse_change(uuid)?;
         loop {
-            let (old, spec) = self.stored(uuid).await?;
+            let old = self.row(uuid).await?;
             if !old.state.is_settled() {
                 return Err(in_use("delete"));
             }
             let new = StoredMapping { state: State::Deleting, ..next(old) };
             if self.replace(&new).await? {
-                return Ok(self.0.view(new, spec));
+                return self.0.view_of_row(new);
             }
         }
     }
@@ -457,15 +457,21 @@ impl ControlPlane {
     }
 
     async fn stored(&self, uuid: Uuid) -> Result<(StoredMapping, MappingSpec), ControlError> {
-        let mapping = self.0.store.get(uuid).await.map_err(unavailable)?;
-        let mapping = mapping.ok_or_else(|| ControlError::ResourceNotFound(NOT_FOUND.into()))?;
+        let mapping = self.row(uuid).await?;
         let spec = read(&mapping)?;
         Ok((mapping, spec))
     }
 
+    async fn row(&self, uuid: Uuid) -> Result<StoredMapping, ControlError> {
+        let mapping = self.0.store.get(uuid).await.map_err(unavailable)?;
+        mapping.ok_or_else(|| ControlError::ResourceNotFound(NOT_FOUND.into()))
+    }
+
     async fn tagged(&self, uuid: Uuid, arn: &str) -> Result<StoredMapping, ControlError> {
         let mapping = self.0.store.get(uuid).await.map_err(unavailable)?;
-        mapping.ok_or_else(|| no_such_arn(arn))
+        let mapping = mapping.ok_or_else(|| no_such_arn(arn))?;
+        mapping.unreadable.as_ref().map_or(Ok(()), |words| Err(unknown_form(uuid, words)))?;
+        Ok(mapping)
     }
 
     /// `false`: somebody else was faster.
@@ -496,6 +502,23 @@ impl Inner {
     pub(super) fn take_retired(&self, may_end: impl Fn(&Arc<Function>) -> bool) -> Vec<Arc<Function>> {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.extract_if(.., |function| may_end(function)).collect()
+    }
+
+    /// Also of a mapping that cannot be read: with its route, and why.
+    fn view_of_row(&self, mapping: StoredMapping) -> Result<View, ControlError> {
+        let error = match read(&mapping) {
+            Ok(spec) => return Ok(self.view(mapping, spec)),
+            Err(error) => error,
+        };
+        let Route { function_name, event_source_arn, virtual_host, queue, .. } = &mapping.route;
+        let Ok(function_name) = function_name.parse() else { return Err(error) };
+        let mut spec = MappingSpec::new(function_name, event_source_arn.clone(), queue.clone(), String::new());
+        spec.virtual_host = Some(virtual_host.clone()).filter(|name| !name.is_empty());
+        Ok(View {
+            state_transition_reason: format!("ESM_CONFIG_NOT_VALID: {error}"),
+            last_processing_result: format!("PROBLEM: {error}"),
+            ..self.view(mapping, spec)
+        })
     }
 
     fn view(&self, mapping: StoredMapping, spec: MappingSpec) -> View {
@@ -650,10 +673,15 @@ fn written(spec: &MappingSpec) -> Result<String, ControlError> {
 }
 
 pub(super) fn read(mapping: &StoredMapping) -> Result<MappingSpec, ControlError> {
-    serde_json::from_str(&mapping.spec).map_err(|error| {
-        let words = "is kept in a form that this build does not know";
-        ControlError::Service(format!("The event source mapping {} {words}: {error}.", mapping.uuid))
-    })
+    match &mapping.unreadable {
+        Some(words) => Err(unknown_form(mapping.uuid, words)),
+        None => serde_json::from_str(&mapping.spec).map_err(|error| unknown_form(mapping.uuid, error)),
+    }
+}
+
+fn unknown_form(uuid: Uuid, words: impl Display) -> ControlError {
+    let form = "is kept in a form that this build does not know";
+    ControlError::Service(format!("The event source mapping {uuid} {form}: {words}."))
 }
 
 fn invalid(violations: &[Violation]) -> ControlError {

@@ -6,6 +6,7 @@
 mod sql;
 
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     fs::{self, File, OpenOptions, TryLockError},
     io::{Read as _, Seek as _, Write as _},
@@ -264,17 +265,12 @@ impl Store for SqliteStore {
         let removed = query(sql::REMOVE).bind(uuid.to_string()).execute(&self.writer).await;
         removed.map(|done| done.rows_affected() > 0).map_err(|error| unavailable(&error))
     }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        let found = query(sql::CHECK).fetch_optional(&self.readers).await;
-        found.map(drop).map_err(|error| unavailable(&error))
-    }
 }
 
 impl SqliteStore {
     /// Runs a statement that takes a whole mapping; whether it did something.
     async fn write(&self, statement: &'static str, mapping: &StoredMapping) -> Result<bool, sqlx::Error> {
-        let StoredMapping { uuid, route, spec, tags, state, revision, last_modified_ms } = mapping;
+        let StoredMapping { uuid, route, spec, tags, state, revision, last_modified_ms, unreadable: _ } = mapping;
         let tags = serde_json::to_string(tags).map_err(|error| sqlx::Error::Encode(error.into()))?;
         let done = query(statement)
             .bind(uuid.to_string())
@@ -306,6 +302,11 @@ impl SqliteStore {
 }
 
 fn mapping(row: &SqliteRow) -> Result<StoredMapping, StoreError> {
+    let mut unreadable = None;
+    let tags = text(row, "tags")?;
+    let tags = serde_json::from_str(&tags).map_err(|error| self::unreadable("tags", error));
+    let tags = or_note(tags, BTreeMap::new(), &mut unreadable);
+    let state = or_note(parsed(row, "state"), State::Disabled, &mut unreadable);
     Ok(StoredMapping {
         uuid: parsed(row, "uuid")?,
         route: Route {
@@ -316,10 +317,21 @@ fn mapping(row: &SqliteRow) -> Result<StoredMapping, StoreError> {
             queue: text(row, "queue")?,
         },
         spec: text(row, "spec")?,
-        tags: serde_json::from_str(&text(row, "tags")?).map_err(|error| unreadable("tags", error))?,
-        state: parsed(row, "state")?,
-        revision: row.try_get("revision").map_err(|error| unreadable("revision", error))?,
-        last_modified_ms: row.try_get("last_modified_ms").map_err(|error| unreadable("last_modified_ms", error))?,
+        tags,
+        state,
+        revision: row.try_get("revision").map_err(|error| self::unreadable("revision", error))?,
+        last_modified_ms: row
+            .try_get("last_modified_ms")
+            .map_err(|error| self::unreadable("last_modified_ms", error))?,
+        unreadable,
+    })
+}
+
+/// What stands for a column that cannot be read, so that the others still tell whose it is.
+fn or_note<T>(column: Result<T, StoreError>, stand_in: T, problem: &mut Option<String>) -> T {
+    column.unwrap_or_else(|error| {
+        problem.get_or_insert_with(|| error.to_string());
+        stand_in
     })
 }
 
