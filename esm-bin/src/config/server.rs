@@ -166,8 +166,7 @@ fn tls(entry: &Entry<'_>, table: &mut Table<'_>) -> Result<Tls, Reported> {
 
 pub(super) fn region(entry: &Entry<'_>) -> Result<String, Reported> {
     let region = entry.text()?;
-    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if region.is_empty() || !region.bytes().all(is_allowed) {
+    if !super::names::is_region(&region) {
         return Err(entry.report("must be a region's name, such as us-east-1"));
     }
     Ok(region)
