@@ -326,7 +326,8 @@ impl ControlPlane {
                 let planned = plan(Some(uuid), &spec, &old.tags, &file.targets).map_err(|all| invalid(&all))?;
                 route(&spec, &planned, &file.targets.identity)
             };
-            if let Some(other) = file.mappings.values().find(|other| file.route(other) == route) {
+            let is_taken = |other: &&ConfiguredMapping| route != old.route && file.route(other) == route;
+            if let Some(other) = file.mappings.values().find(is_taken) {
                 return Err(conflict(&route, other.mapping.uuid));
             }
             let state = match (was_enabled, spec.enabled) {
