@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::access::Peer;
+use crate::{access::Peer, patient::Patient};
 
 /// Further ones wait until one of these has ended.
 const MOST_CONNECTIONS: usize = 256;
@@ -68,8 +68,9 @@ async fn connection(
     router: Router,
     end: CancellationToken,
 ) {
-    let Some(tls) = tls else { return requests(socket, peer, router, end).await };
-    match timeout(HANDSHAKE, tls.accept(socket)).await {
+    let stream = Patient::new(socket);
+    let Some(tls) = tls else { return requests(stream, peer, router, end).await };
+    match timeout(HANDSHAKE, tls.accept(stream)).await {
         Ok(Ok(stream)) => requests(stream, peer, router, end).await,
         Ok(Err(error)) => debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => debug!(%peer, "a TLS handshake took too long"),
@@ -201,6 +202,15 @@ mod tests {
             socket.read_to_end(&mut answer).await.unwrap();
             assert_eq!(answer, b"");
         }
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_and_reads_no_answer_is_not_waited_for_without_end() {
+        let (address, _end, _serving) = start(None).await;
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let asking =
+            async { while socket.write_all(&b"GET / HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1_000)).await.is_ok() {} };
+        timeout(100 * HEAD, asking).await.unwrap();
+    }
+
     }
 
     #[tokio::test]
