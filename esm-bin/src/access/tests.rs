@@ -18,10 +18,7 @@ use axum::{
     routing::{any, get},
 };
 use serde_json::{Value, json};
-use tokio::{
-    io::AsyncWriteExt as _,
-    sync::{Notify, mpsc},
-};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -386,6 +383,8 @@ async fn a_change_whose_caller_has_gone_is_carried_out_to_its_end() {
     };
     let routes = Router::new().route(UPDATE, any(change));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    use tokio::io::AsyncWriteExt as _;
+
     let address = listener.local_addr().unwrap();
     let end = CancellationToken::new();
     let all = guard(routes, Arc::new(Access::new(Vec::new(), "us-east-1".into())));
