@@ -15,6 +15,7 @@ mod tests;
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -23,7 +24,11 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header::ORIGIN},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{HOST, ORIGIN},
+        uri::Authority,
+    },
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
@@ -151,5 +156,17 @@ async fn read_all(mut body: Body) -> Result<Bytes, Refusal> {
 
 /// A browser says where the page is from that wants to change something.
 fn refuse_web_pages(headers: &HeaderMap) -> Result<(), Refusal> {
-    if headers.contains_key(ORIGIN) { Err(Refusal::WebPage) } else { Ok(()) }
+    if headers.contains_key(ORIGIN) {
+        return Err(Refusal::WebPage);
+    }
+    match headers.get(HOST) {
+        Some(host) if !is_nobodys_name(host) => Err(Refusal::Host),
+        _ => Ok(()),
+    }
+}
+
+fn is_nobodys_name(host: &HeaderValue) -> bool {
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
 }

@@ -364,8 +364,21 @@ async fn without_a_key_anybody_may_call_but_no_web_page() {
     let (status, _, who) = send(&base, head.clone(), BODY).await;
     assert_eq!((status, who.as_str()), (StatusCode::OK, "{\"UUID\":\"anonymous\"}"));
     head.headers.insert("origin", HeaderValue::from_static("https://example.com"));
-    let (status, error, _) = send(&base, head, BODY).await;
+    let (status, error, _) = send(&base, head.clone(), BODY).await;
     assert_eq!((status, error.as_str()), (StatusCode::FORBIDDEN, "AccessDeniedException"));
+    head.headers.remove("origin");
+    for (host, expected) in [
+        ("localhost:9321", StatusCode::OK),
+        ("LOCALHOST", StatusCode::OK),
+        ("127.0.0.1:9321", StatusCode::OK),
+        ("[::1]:9321", StatusCode::OK),
+        ("rebound.example.com:9321", StatusCode::FORBIDDEN),
+        ("127.0.0.1.example.com", StatusCode::FORBIDDEN),
+        ("", StatusCode::FORBIDDEN),
+    ] {
+        head.headers.insert("host", HeaderValue::from_static(host));
+        assert_eq!(send(&base, head.clone(), BODY).await.0, expected, "{host}");
+    }
 }
 
 #[tokio::test]
