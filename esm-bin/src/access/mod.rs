@@ -92,7 +92,7 @@ impl Access {
             refuse_web_pages(&head.headers)?;
             return Ok((Caller::Anonymous, read(body).await?));
         }
-        // What the head tells is judged first, so that a stranger's body takes no memory.
+        // What the head tells is judged first: whoever has no key at all mostly fails by it, and no body is read.
         let presented = Presented::read(head, &self.region, SystemTime::now())?;
         let body = read(body).await?;
         let key = presented.verify(&self.keys, head, &body)?;
