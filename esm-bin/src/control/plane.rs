@@ -4,7 +4,7 @@
 //! the configuration file are shown beside those that are kept, and change only with the file.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt::Display,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -410,9 +410,13 @@ impl ControlPlane {
         const PAGE: u32 = 1_000;
         let file = self.0.file();
         let runs = self.0.runs.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let readers = readers(&runs);
+        let shown = |uuid: Uuid| {
+            shown(&runs, uuid, |planned| readers.get(&planned.place())?.iter().copied().find(|other| *other != uuid))
+        };
         let mut mappings = Vec::new();
         for (uuid, configured) in file.order.iter().filter_map(|uuid| file.mappings.get_key_value(uuid)) {
-            let shown = self.0.shown(*uuid);
+            let shown = shown(*uuid);
             mappings.push(MappingStatus {
                 uuid: *uuid,
                 function_name: configured.mapping.function.clone(),
@@ -430,7 +434,7 @@ impl ControlPlane {
             let Some(last) = page.last() else { break };
             after = Some(last.uuid);
             for StoredMapping { uuid, route, state, .. } in page {
-                let shown = self.0.shown(uuid);
+                let shown = shown(uuid);
                 let broker = file.targets.broker(&route.event_source_arn);
                 mappings.push(MappingStatus {
                     uuid,
@@ -555,30 +559,34 @@ impl Inner {
 
     fn shown(&self, uuid: Uuid) -> Shown {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
-        let mut shown = match runs.get(&uuid) {
-            None => Shown { state: None, reason: USER_INITIATED.into(), result: "No records processed".into() },
-            Some(Run::Refused { reason, result }) => {
-                Shown { state: Some(State::Enabled), reason: reason.clone(), result: result.clone() }
-            }
-            Some(Run::Started { status, .. }) => {
-                let status = status.borrow();
-                Shown {
-                    state: Some(status.state),
-                    reason: status.state_transition_reason.to_string(),
-                    result: status.last_processing_result.to_string(),
-                }
-            }
-        };
-        if let Some(Run::Started { planned, .. }) = runs.get(&uuid)
-            && let Some(other) = other_reader(&runs, uuid, planned)
-        {
-            let ours = format!(
-                "; the event source mapping {other} reads the same queue, so each message goes to only one of the two"
-            );
-            shown.result.push_str(&ours);
-        }
-        shown
+        shown(&runs, uuid, |planned| other_reader(&runs, uuid, planned))
     }
+}
+
+fn shown(runs: &BTreeMap<Uuid, Run>, uuid: Uuid, other_reader: impl FnOnce(&Planned) -> Option<Uuid>) -> Shown {
+    let mut shown = match runs.get(&uuid) {
+        None => Shown { state: None, reason: USER_INITIATED.into(), result: "No records processed".into() },
+        Some(Run::Refused { reason, result }) => {
+            Shown { state: Some(State::Enabled), reason: reason.clone(), result: result.clone() }
+        }
+        Some(Run::Started { status, .. }) => {
+            let status = status.borrow();
+            Shown {
+                state: Some(status.state),
+                reason: status.state_transition_reason.to_string(),
+                result: status.last_processing_result.to_string(),
+            }
+        }
+    };
+    if let Some(Run::Started { planned, .. }) = runs.get(&uuid)
+        && let Some(other) = other_reader(planned)
+    {
+        let ours = format!(
+            "; the event source mapping {other} reads the same queue, so each message goes to only one of the two"
+        );
+        shown.result.push_str(&ours);
+    }
+    shown
 }
 
 /// Another mapping that reads the same queue now.
@@ -586,6 +594,17 @@ fn other_reader(runs: &BTreeMap<Uuid, Run>, uuid: Uuid, planned: &Planned) -> Op
     let reads_the_same =
         |run: &Run| matches!(run, Run::Started { planned: other, .. } if other.reads_the_queue_of(planned));
     runs.iter().find(|(other, run)| **other != uuid && reads_the_same(run)).map(|(other, _)| *other)
+}
+
+/// Who reads each queue, to find other readers of all mappings at once.
+fn readers(runs: &BTreeMap<Uuid, Run>) -> HashMap<(&str, Option<&str>, &str), Vec<Uuid>> {
+    let mut readers: HashMap<_, Vec<Uuid>> = HashMap::new();
+    for (uuid, run) in runs {
+        if let Run::Started { planned, .. } = run {
+            readers.entry(planned.place()).or_default().push(*uuid);
+        }
+    }
+    readers
 }
 
 /// What a mapping that runs, or does not, says of itself.
