@@ -128,6 +128,33 @@ async fn a_folder_serves_one_esm_at_a_time() {
 #[tokio::test]
 async fn a_folder_that_cannot_be_used_is_named_with_the_cause() {
     let folder = tempfile::tempdir().unwrap();
+#[tokio::test]
+async fn what_is_kept_is_for_nobody_else_to_read() {
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("data");
+    let store = SqliteStore::open(&folder).await.unwrap();
+    store.add(&stored_mapping(1)).await.unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&folder), 0o700);
+    let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_counted_and_told_with_the_file_and_the_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).await.unwrap();
+    change(folder.path(), "DROP TABLE mappings").await;
+
+    let words = store.add(&stored_mapping(1)).await.unwrap_err().to_string();
+
+    assert!(words.contains("esm.db`: ") && words.contains("no such table") && words.contains("code 1)"), "{words}");
+    assert_eq!(store.failures().get(), 1);
+}
+
     fs::write(folder.path().join("file"), "").unwrap();
     let words = refusal(&folder.path().join("file/data")).await;
     assert!(words.contains("cannot make the folder `") && words.contains("Not a directory"), "{words}");

@@ -10,6 +10,7 @@ use std::{
     fmt::Display,
     fs::{self, File, OpenOptions, TryLockError},
     io::{Read as _, Seek as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -33,6 +34,9 @@ const LOCK: &str = "esm.lock";
 const APPLICATION_ID: i64 = 0x6573_6d31;
 const READERS: u32 = 4;
 /// Longer than any statement here takes on a disk that works.
+/// Queues' names, filters and tags are nobody else's business.
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Mappings in a `SQLite` database.
@@ -103,12 +107,12 @@ impl SqliteStore {
     /// Opens the store in a folder, which is made if it is not there.
     pub async fn open(folder: &Path) -> Result<Self, OpenError> {
         let failed = |act, path: &Path, cause| OpenError::Folder { act, path: path.into(), cause };
-        fs::create_dir_all(folder).map_err(|cause| failed("make the folder", folder, cause))?;
+        let made = fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder);
+        made.map_err(|cause| failed("make the folder", folder, cause))?;
         let lock = lock(folder)?;
         let database = folder.join(DATABASE);
         // SQLite tells a file that it may not write from one that is not there by nothing but a number.
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&database);
-        drop(file.map_err(|cause| failed("open", &database, cause))?);
+        drop(for_us_only().open(&database).map_err(|cause| failed("open", &database, cause))?);
         let options = SqliteConnectOptions::new()
             .filename(&database)
             .journal_mode(SqliteJournalMode::Wal)
@@ -135,8 +139,7 @@ impl SqliteStore {
 fn lock(folder: &Path) -> Result<File, OpenError> {
     let path = folder.join(LOCK);
     let failed = |cause| OpenError::Folder { act: "lock", path: path.clone(), cause };
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = options.map_err(failed)?;
+    let mut file = for_us_only().open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -148,6 +151,12 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
         Err(TryLockError::Error(cause)) => return Err(failed(cause)),
     }
     // For whoever comes second.
+fn for_us_only() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+    options
+}
+
     let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     noted.map_err(failed)?;
     Ok(file)
