@@ -112,8 +112,10 @@ async fn a_database_of_a_newer_version_or_of_another_program_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     change(folder.path(), "CREATE TABLE recipes (name TEXT)").await;
     let words = refusal(folder.path()).await;
+    let before = fs::read(folder.path().join("esm.db")).unwrap();
     assert!(words.contains("esm.db` is a database of another program"), "{words}");
 }
+    assert_eq!(fs::read(folder.path().join("esm.db")).unwrap(), before);
 
 #[tokio::test]
 async fn a_folder_serves_one_esm_at_a_time() {

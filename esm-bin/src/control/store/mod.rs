@@ -115,14 +115,20 @@ impl SqliteStore {
         drop(for_us_only().open(&database).map_err(|cause| failed("open", &database, cause))?);
         let options = SqliteConnectOptions::new()
             .filename(&database)
-            .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(PATIENCE)
             .optimize_on_close(false, None);
         let pool = |connections| SqlitePoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
         let refused = |error| refused(&database, &error);
-        let writer = pool(1).connect_with(options.clone()).await.map_err(refused)?;
-        examine(&writer, &database).await?;
+        let looking = pool(1).connect_with(options.clone().read_only(true)).await.map_err(refused)?;
+        let is_new = examine(&looking, &database).await?;
+        looking.close().await;
+        let writing = options.clone().journal_mode(SqliteJournalMode::Wal);
+        let writer = pool(1).connect_with(writing).await.map_err(refused)?;
+        if is_new {
+            let mark = sqlx::AssertSqlSafe(format!("PRAGMA application_id = {APPLICATION_ID}"));
+            query(mark).execute(&writer).await.map_err(refused)?;
+        }
         sql::migrator().run(&writer).await.map_err(|error| not_migrated(&database, error))?;
         let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(refused)?;
         Ok(Self { writer, readers, _lock: lock })
@@ -162,23 +168,20 @@ fn for_us_only() -> OpenOptions {
     Ok(file)
 }
 
-/// Looks before anything is written.
-async fn examine(writer: &SqlitePool, database: &Path) -> Result<(), OpenError> {
+/// Looks before anything is written. Returns whether nobody has written to it yet.
+async fn examine(looking: &SqlitePool, database: &Path) -> Result<bool, OpenError> {
     let refused = |error| refused(database, &error);
-    let found = query("PRAGMA quick_check(1)").fetch_one(writer).await.map_err(refused)?;
+    let found = query("PRAGMA quick_check(1)").fetch_one(looking).await.map_err(refused)?;
     let words: String = found.try_get(0).map_err(refused)?;
     if words != "ok" {
         return Err(OpenError::Damaged { database: database.into(), words });
     }
-    let tables = query("SELECT COUNT(*) FROM sqlite_schema").fetch_one(writer).await.map_err(refused)?;
-    let owner = query("PRAGMA application_id").fetch_one(writer).await.map_err(refused)?;
+    let tables = query("SELECT COUNT(*) FROM sqlite_schema").fetch_one(looking).await.map_err(refused)?;
+    let owner = query("PRAGMA application_id").fetch_one(looking).await.map_err(refused)?;
     let (tables, owner): (i64, i64) = (tables.try_get(0).map_err(refused)?, owner.try_get(0).map_err(refused)?);
     match (tables, owner) {
-        (_, APPLICATION_ID) => Ok(()),
-        (0, _) => {
-            let mark = sqlx::AssertSqlSafe(format!("PRAGMA application_id = {APPLICATION_ID}"));
-            query(mark).execute(writer).await.map_err(refused).map(drop)
-        }
+        (_, APPLICATION_ID) => Ok(false),
+        (0, _) => Ok(true),
         _ => Err(OpenError::Foreign { database: database.into() }),
     }
 }
