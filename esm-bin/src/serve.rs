@@ -94,6 +94,7 @@ impl Service {
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let metrics = Metrics::register(&registry)?;
         let plane = ControlPlane::new(Arc::new(store), targets, mappings);
+        registry.register(Box::new(store.failures()))?;
         let (draining, http_end) = (CancellationToken::new(), CancellationToken::new());
         let reconciler = Reconciler::begin(plane.clone(), metrics).await;
         let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciler.run(draining.clone())));

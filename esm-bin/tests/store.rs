@@ -94,15 +94,16 @@ async fn a_damaged_database_is_refused_and_left_as_it_is() {
     }
 }
 
+async fn change(folder: &Path, statement: &'static str) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("esm.db")).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    sqlx::query(statement).execute(&pool).await.unwrap();
+    pool.close().await;
+}
+
 #[tokio::test]
 async fn a_database_of_a_newer_version_or_of_another_program_is_refused() {
     let folder = used_folder().await;
-    let change = async |folder: &Path, statement: &'static str| {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("esm.db")).create_if_missing(true);
-        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-        sqlx::query(statement).execute(&pool).await.unwrap();
-        pool.close().await;
-    };
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                  VALUES (1000, 'later', TRUE, x'00', 1)";
     change(folder.path(), newer).await;
@@ -111,11 +112,11 @@ async fn a_database_of_a_newer_version_or_of_another_program_is_refused() {
 
     let folder = tempfile::tempdir().unwrap();
     change(folder.path(), "CREATE TABLE recipes (name TEXT)").await;
-    let words = refusal(folder.path()).await;
     let before = fs::read(folder.path().join("esm.db")).unwrap();
+    let words = refusal(folder.path()).await;
     assert!(words.contains("esm.db` is a database of another program"), "{words}");
-}
     assert_eq!(fs::read(folder.path().join("esm.db")).unwrap(), before);
+}
 
 #[tokio::test]
 async fn a_folder_serves_one_esm_at_a_time() {
@@ -127,9 +128,6 @@ async fn a_folder_serves_one_esm_at_a_time() {
     assert!(SqliteStore::open(folder.path()).await.is_ok());
 }
 
-#[tokio::test]
-async fn a_folder_that_cannot_be_used_is_named_with_the_cause() {
-    let folder = tempfile::tempdir().unwrap();
 #[tokio::test]
 async fn what_is_kept_is_for_nobody_else_to_read() {
     let outer = tempfile::tempdir().unwrap();
@@ -157,6 +155,9 @@ async fn a_failure_is_counted_and_told_with_the_file_and_the_code() {
     assert_eq!(store.failures().get(), 1);
 }
 
+#[tokio::test]
+async fn a_folder_that_cannot_be_used_is_named_with_the_cause() {
+    let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     let words = refusal(&folder.path().join("file/data")).await;
     assert!(words.contains("cannot make the folder `") && words.contains("Not a directory"), "{words}");

@@ -20,6 +20,7 @@ use esm_core::{
     status::State,
     store::{Filter, Route, Store, StoreError, StoredMapping},
 };
+use prometheus::IntCounter;
 use sqlx::{
     Row as _, SqlitePool,
     migrate::MigrateError,
@@ -33,16 +34,18 @@ const LOCK: &str = "esm.lock";
 /// Marks a `SQLite` database as ours: `esm1`.
 const APPLICATION_ID: i64 = 0x6573_6d31;
 const READERS: u32 = 4;
-/// Longer than any statement here takes on a disk that works.
 /// Queues' names, filters and tags are nobody else's business.
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+/// Longer than any statement here takes on a disk that works.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Mappings in a `SQLite` database.
 pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
+    database: PathBuf,
+    failures: IntCounter,
     /// Held for as long as the store is open, so that no other `esm` opens it.
     _lock: File,
 }
@@ -131,7 +134,15 @@ impl SqliteStore {
         }
         sql::migrator().run(&writer).await.map_err(|error| not_migrated(&database, error))?;
         let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(refused)?;
-        Ok(Self { writer, readers, _lock: lock })
+        let failures = IntCounter::new("esm_store_failures_total", "Times that the store could not be used.");
+        let failures =
+            failures.map_err(|error| OpenError::Database { database: database.clone(), words: error.to_string() })?;
+        Ok(Self { writer, readers, database, failures, _lock: lock })
+    }
+
+    /// `esm_store_failures_total`.
+    pub fn failures(&self) -> IntCounter {
+        self.failures.clone()
     }
 
     /// Closes it. What was answered is kept without that.
@@ -139,6 +150,12 @@ impl SqliteStore {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+fn for_us_only() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+    options
 }
 
 /// One `esm` only: two would each run every mapping.
@@ -157,12 +174,6 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
         Err(TryLockError::Error(cause)) => return Err(failed(cause)),
     }
     // For whoever comes second.
-fn for_us_only() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
-    options
-}
-
     let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     noted.map_err(failed)?;
     Ok(file)
@@ -216,7 +227,7 @@ fn plain(error: &sqlx::Error) -> String {
 impl Store for SqliteStore {
     async fn add(&self, mapping: &StoredMapping) -> Result<(), StoreError> {
         loop {
-            if self.write(sql::ADD, mapping).await.map_err(|error| unavailable(&error))? {
+            if self.write(sql::ADD, mapping).await.map_err(|error| self.unavailable(&error))? {
                 return Ok(());
             }
             if let Some(uuid) = self.with_route(&mapping.route).await? {
@@ -228,7 +239,7 @@ impl Store for SqliteStore {
 
     async fn get(&self, uuid: Uuid) -> Result<Option<StoredMapping>, StoreError> {
         let row = query(sql::GET).bind(uuid.to_string()).fetch_optional(&self.readers).await;
-        row.map_err(|error| unavailable(&error))?.as_ref().map(mapping).transpose()
+        row.map_err(|error| self.unavailable(&error))?.as_ref().map(mapping).transpose()
     }
 
     async fn page(&self, filter: &Filter, after: Option<Uuid>, most: u32) -> Result<Vec<StoredMapping>, StoreError> {
@@ -241,12 +252,12 @@ impl Store for SqliteStore {
             .bind(i64::from(most))
             .fetch_all(&self.readers)
             .await;
-        rows.map_err(|error| unavailable(&error))?.iter().map(mapping).collect()
+        rows.map_err(|error| self.unavailable(&error))?.iter().map(mapping).collect()
     }
 
     async fn active(&self) -> Result<Vec<StoredMapping>, StoreError> {
         let rows = query(sql::ACTIVE).fetch_all(&self.readers).await;
-        rows.map_err(|error| unavailable(&error))?.iter().map(mapping).collect()
+        rows.map_err(|error| self.unavailable(&error))?.iter().map(mapping).collect()
     }
 
     async fn replace(&self, mapping: &StoredMapping) -> Result<bool, StoreError> {
@@ -258,7 +269,7 @@ impl Store for SqliteStore {
                     None => Ok(false), // the other one is gone meanwhile
                 }
             }
-            Err(error) => Err(unavailable(&error)),
+            Err(error) => Err(self.unavailable(&error)),
         }
     }
 
@@ -270,16 +281,23 @@ impl Store for SqliteStore {
             .bind(to.as_str())
             .execute(&self.writer)
             .await;
-        settled.map(|done| done.rows_affected() > 0).map_err(|error| unavailable(&error))
+        settled.map(|done| done.rows_affected() > 0).map_err(|error| self.unavailable(&error))
     }
 
     async fn remove(&self, uuid: Uuid) -> Result<bool, StoreError> {
         let removed = query(sql::REMOVE).bind(uuid.to_string()).execute(&self.writer).await;
-        removed.map(|done| done.rows_affected() > 0).map_err(|error| unavailable(&error))
+        removed.map(|done| done.rows_affected() > 0).map_err(|error| self.unavailable(&error))
     }
 }
 
 impl SqliteStore {
+    fn unavailable(&self, error: &sqlx::Error) -> StoreError {
+        self.failures.inc();
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        let code = code.map(|code| format!(" (SQLite's code {code})")).unwrap_or_default();
+        StoreError::Unavailable { words: format!("`{}`: {}{code}", self.database.display(), plain(error)) }
+    }
+
     /// Runs a statement that takes a whole mapping; whether it did something.
     async fn write(&self, statement: &'static str, mapping: &StoredMapping) -> Result<bool, sqlx::Error> {
         let StoredMapping { uuid, route, spec, tags, state, revision, last_modified_ms, unreadable: _ } = mapping;
@@ -309,7 +327,7 @@ impl SqliteStore {
             .bind(&route.function_arn)
             .fetch_optional(&self.writer)
             .await;
-        row.map_err(|error| unavailable(&error))?.map(|row| parsed(&row, "uuid")).transpose()
+        row.map_err(|error| self.unavailable(&error))?.map(|row| parsed(&row, "uuid")).transpose()
     }
 }
 
@@ -357,8 +375,4 @@ fn parsed<T: std::str::FromStr<Err: Display>>(row: &SqliteRow, column: &str) -> 
 
 fn unreadable(column: &str, error: impl Display) -> StoreError {
     StoreError::Unreadable { words: format!("column {column}: {error}") }
-}
-
-fn unavailable(error: &sqlx::Error) -> StoreError {
-    StoreError::Unavailable { words: plain(error) }
 }
