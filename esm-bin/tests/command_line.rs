@@ -480,6 +480,7 @@ fn a_hang_up_has_the_file_read_again_and_one_with_a_mistake_changes_nothing() {
     write("127.0.0.2:0", "[\"two\"]");
     signal("-HUP");
     wait_for_log(&log, "has changed, which takes a restart", 1);
+    wait_for_log(&log, "\"key\":\"server.listen\"", 1);
     write("127.0.0.1:0", "[\"two\"]");
     signal("-HUP");
     wait_for_log(&log, "\"queue\":\"two\"", 1);

@@ -48,7 +48,7 @@ const MOST_READ: usize = 16 * BODY_LIMIT;
 const BODY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Who may call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Access {
     keys: Vec<AccessKey>,
     region: String,
@@ -84,6 +84,10 @@ impl Access {
     /// Whether calls need a signature.
     pub fn needs_signature(&self) -> bool {
         !self.keys.is_empty()
+    }
+
+    pub(crate) fn has_the_keys_of(&self, other: &Self) -> bool {
+        self.keys == other.keys
     }
 
     /// Who calls, and the body that the signature covers.
@@ -154,7 +158,8 @@ async fn read_all(mut body: Body) -> Result<Bytes, Refusal> {
     if size > BODY_LIMIT { Err(Refusal::TooLarge) } else { Ok(bytes.into()) }
 }
 
-/// A browser says where the page is from that wants to change something.
+/// A browser says where the page is from that wants to change something, and by which name it came here:
+/// a page may have a name of its own lead to this machine.
 fn refuse_web_pages(headers: &HeaderMap) -> Result<(), Refusal> {
     if headers.contains_key(ORIGIN) {
         return Err(Refusal::WebPage);

@@ -309,7 +309,7 @@ async fn serve(access: Access) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let all = open.merge(guard(routes, Arc::new(access)));
-    tokio::spawn(crate::listener::serve(listener, None, all, CancellationToken::new()));
+    tokio::spawn(crate::listener::serve(listener, watch::channel(None).1, all, CancellationToken::new()));
     base
 }
 
@@ -383,6 +383,8 @@ async fn without_a_key_anybody_may_call_but_no_web_page() {
 
 #[tokio::test]
 async fn a_change_whose_caller_has_gone_is_carried_out_to_its_end() {
+    use tokio::io::AsyncWriteExt as _;
+
     let (began, mut beginnings) = mpsc::channel(1);
     let (ended, mut ends) = mpsc::channel(1);
     let go_on = Arc::new(Notify::new());
@@ -396,12 +398,10 @@ async fn a_change_whose_caller_has_gone_is_carried_out_to_its_end() {
     };
     let routes = Router::new().route(UPDATE, any(change));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    use tokio::io::AsyncWriteExt as _;
-
     let address = listener.local_addr().unwrap();
     let end = CancellationToken::new();
     let all = guard(routes, Arc::new(Access::new(Vec::new(), "us-east-1".into())));
-    let serving = tokio::spawn(crate::listener::serve(listener, None, all, end.clone()));
+    let serving = tokio::spawn(crate::listener::serve(listener, watch::channel(None).1, all, end.clone()));
 
     let mut caller = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = format!("PUT {UPDATE} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");

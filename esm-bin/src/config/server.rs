@@ -26,7 +26,7 @@ const ACCOUNT: &str = "000000000000";
 const DATA_DIR: &str = "esm-data";
 
 /// What `[server]` says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Server {
     /// Where the control API, metrics and health are served.
     pub listen: SocketAddr,
@@ -42,6 +42,22 @@ pub struct Server {
     pub data_dir: PathBuf,
     /// Who we are in AWS's terms.
     pub identity: Identity,
+}
+
+impl Server {
+    /// The keys of `[server]` that say something else here, and that are read at the start only.
+    pub(crate) fn fixed_keys_that_differ(&self, other: &Self) -> Vec<&'static str> {
+        let keys = [
+            ("listen", self.listen != other.listen),
+            ("access_keys", !self.access.has_the_keys_of(&other.access)),
+            ("drain_timeout_in_seconds", self.drain_timeout != other.drain_timeout),
+            ("secrets_max_age_in_seconds", self.secrets_maximum_age != other.secrets_maximum_age),
+            ("data_dir", self.data_dir != other.data_dir),
+            ("region", self.identity.region != other.identity.region),
+            ("account_id", self.identity.account != other.identity.account),
+        ];
+        keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
 }
 
 /// Region and account, of which ARNs are made.
