@@ -30,6 +30,8 @@ pub struct Shared {
     pub plane: ControlPlane,
     /// Cancelled when the service is about to end.
     pub draining: CancellationToken,
+    /// Whether the control API answers anybody: then so does [`readyz`] in full.
+    pub is_open: bool,
 }
 
 /// Answers for everything under the listener. `control` has a guard around it already.
@@ -85,10 +87,13 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let draining = shared.draining.is_cancelled();
     let readiness = match shared.plane.readiness().await {
         Ok(readiness) => readiness,
-        Err(error) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        Err(error) if shared.is_open => return refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        Err(_) => return refusal(StatusCode::SERVICE_UNAVAILABLE, "the store cannot be used"),
     };
     let ready = !draining && readiness.is_ready;
-    let event_source_mappings = readiness.mappings.into_iter().map(MappingStatus::from).collect();
+    let mappings = readiness.mappings.into_iter().map(MappingStatus::from);
+    let event_source_mappings =
+        if shared.is_open { mappings.collect() } else { mappings.map(MappingStatus::for_strangers).collect() };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, draining, event_source_mappings })).into_response()
 }
@@ -104,6 +109,18 @@ impl From<plane::MappingStatus> for MappingStatus {
             state_transition_reason: mapping.state_transition_reason,
             last_processing_result: mapping.last_processing_result,
         }
+    }
+}
+
+impl MappingStatus {
+    /// Without words that came from brokers, functions and backends, which may hold what only callers of the
+    /// control API may know: with what stands before the first colon, such as `PROBLEM`.
+    fn for_strangers(mut self) -> Self {
+        for text in [&mut self.state_transition_reason, &mut self.last_processing_result] {
+            let end = text.find([':', ';']).unwrap_or(text.len());
+            text.truncate(end);
+        }
+        self
     }
 }
 

@@ -6,7 +6,7 @@
 //! valid settings), [`adapters`] (the brokers and backends in this build), [`check`] (what the
 //! settings come to, for people), [`secrets`] (logins that change), [`by_hand`] (a function tried alone), [`filter`] (what filters would say), [`control`]
 //! (which mappings there are, and that they run), [`serve`] (start, run, drain), [`http`] (what is answered) with [`access`]
-//! (who may call) and `listener` (connections), [`mappings`] (what a running service says), [`logging`].
+//! (who may call) and `listener` with `patient` (connections), [`mappings`] (what a running service says), [`logging`].
 
 pub mod access;
 pub mod adapters;
@@ -21,6 +21,7 @@ pub mod http;
 mod listener;
 pub mod logging;
 pub mod mappings;
+mod patient;
 pub mod secrets;
 pub mod serve;
 mod signals;

@@ -17,6 +17,7 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -24,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::access::Peer;
+use crate::{access::Peer, patient::Patient};
 
 /// Further ones wait until one of these has ended.
 const MOST_CONNECTIONS: usize = 256;
@@ -36,8 +37,13 @@ const HEAD: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves the routes until `end`, and then until the requests that are being answered have ended.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router, end: CancellationToken) {
-    let tls = tls.map(|tls| TlsAcceptor::from(tls.config));
+/// A change of `tls` concerns the connections that come after it.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: watch::Receiver<Option<Tls>>,
+    router: Router,
+    end: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -49,7 +55,8 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, router: Route
         match accepted {
             Ok((socket, peer)) => {
                 let router = router.clone().layer(Extension(Peer(peer)));
-                connections.spawn(connection(socket, peer, tls.clone(), router, end.clone()));
+                let tls = tls.borrow().as_ref().map(|tls| TlsAcceptor::from(tls.config.clone()));
+                connections.spawn(connection(socket, peer, tls, router, end.clone()));
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
@@ -68,8 +75,9 @@ async fn connection(
     router: Router,
     end: CancellationToken,
 ) {
-    let Some(tls) = tls else { return requests(socket, peer, router, end).await };
-    match timeout(HANDSHAKE, tls.accept(socket)).await {
+    let stream = Patient::new(socket);
+    let Some(tls) = tls else { return requests(stream, peer, router, end).await };
+    match timeout(HANDSHAKE, tls.accept(stream)).await {
         Ok(Ok(stream)) => requests(stream, peer, router, end).await,
         Ok(Err(error)) => debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => debug!(%peer, "a TLS handshake took too long"),
@@ -97,10 +105,9 @@ async fn requests(
     }
 }
 
-/// How the listener speaks TLS. Equal if it shows the same certificate.
+/// How the listener speaks TLS.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    chain: Vec<CertificateDer<'static>>,
     config: Arc<ServerConfig>,
 }
 
@@ -121,19 +128,11 @@ impl Tls {
             .map_err(|_| format!("`{key}` holds no PEM private key without a passphrase"))?;
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain.clone(), secret))
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
             .map_err(|error| format!("`{cert}` and `{key}` are no certificate and its key: {error}"))?;
-        Ok(Self { chain, config: Arc::new(config) })
+        Ok(Self { config: Arc::new(config) })
     }
 }
-
-impl PartialEq for Tls {
-    fn eq(&self, other: &Self) -> bool {
-        self.chain == other.chain
-    }
-}
-
-impl Eq for Tls {}
 
 #[cfg(test)]
 mod tests {
@@ -159,7 +158,7 @@ mod tests {
         let end = CancellationToken::new();
         let mut serving = JoinSet::new();
         let router = Router::new().route("/", get(async || "hello"));
-        serving.spawn(serve(listener, tls, router, end.clone()));
+        serving.spawn(serve(listener, watch::channel(tls).1, router, end.clone()));
         (address, end, serving)
     }
 
@@ -201,6 +200,15 @@ mod tests {
             socket.read_to_end(&mut answer).await.unwrap();
             assert_eq!(answer, b"");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_and_reads_no_answer_is_not_waited_for_without_end() {
+        let (address, _end, _serving) = start(None).await;
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let asking =
+            async { while socket.write_all(&b"GET / HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1_000)).await.is_ok() {} };
+        timeout(100 * HEAD, asking).await.unwrap();
     }
 
     #[tokio::test]

@@ -29,7 +29,8 @@ pub fn start(format: Option<LogFormat>) -> anyhow::Result<()> {
     let filter = filter(&asked).context("ESM_LOG or RUST_LOG is no filter such as `info` or `esm_core=debug`")?;
     let is_terminal = io::stderr().is_terminal();
     let by_default = if is_terminal { LogFormat::Human } else { LogFormat::Json };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // What cannot be written cannot be told either: to try would panic in whoever has logged.
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     match format.unwrap_or(by_default) {
         LogFormat::Human => lines.with_ansi(is_terminal).init(),
         LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).init(),

@@ -124,7 +124,13 @@ impl Credentials for Secret {
                 known.read_at = read_at;
                 Ok(known.login.clone())
             }
-            (Err(words), None) => Err(format!("the secret `{}` cannot be used: {words}", self.name)),
+            (Err(words), None) => {
+                // Whoever waits for another login waits from here.
+                if let Some(refused) = known.as_mut() {
+                    refused.read_at = read_at;
+                }
+                Err(format!("the secret `{}` cannot be used: {words}", self.name))
+            }
         }
     }
 
@@ -282,6 +288,28 @@ mod tests {
         assert_eq!(secret.login().await, Err("the secret `pizza` cannot be used: the file is empty".into()));
         write(&folder, "two");
         assert_eq!(secret.login().await, Ok(login("two")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_that_cannot_be_read_is_not_read_without_a_pause_after_its_login_was_refused() {
+        const MANY: usize = 100;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = asked.clone();
+        let fetch: Fetch = Arc::new(move || {
+            let number = counter.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move {
+                match number {
+                    0 => Ok(r#"{"username":"guest","password":"one"}"#.into()),
+                    1..MANY => Err("the service is down".into()),
+                    _ => Ok(r#"{"username":"guest","password":"two"}"#.into()),
+                }
+            })
+        });
+        let secret = Secret::new("arn".into(), Origin::Managed(fetch), AGE);
+        let used = secret.login().await.unwrap();
+        secret.refused(&used);
+        assert!(timeout(10 * AGE + AGE / 2, secret.superseded(&used)).await.is_err(), "nothing took its place");
+        assert_eq!(asked.load(Ordering::Relaxed), 1 + 10);
     }
 
     #[tokio::test]

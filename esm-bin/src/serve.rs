@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use esm_core::{metrics::Metrics, supervisor::Conditions};
 use futures_util::future::join_all;
 use prometheus::{Registry, process_collector::ProcessCollector};
-use tokio::{net::TcpListener, task::JoinError, time::timeout};
+use tokio::{net::TcpListener, sync::watch, task::JoinError, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
@@ -16,7 +16,7 @@ use crate::{
     config::{Config, Problem, Server, Targets},
     control::{plane::ControlPlane, reconciler::Reconciler, store::SqliteStore},
     http::{self, Shared},
-    listener,
+    listener::{self, Tls},
     signals::{Asked, Signals},
     unclean_end::Marker,
 };
@@ -76,6 +76,8 @@ pub struct Service {
     draining: CancellationToken,
     plane: ControlPlane,
     reconciler: AbortOnDropHandle<()>,
+    /// As the listener speaks it from the next connection on.
+    tls: watch::Sender<Option<Tls>>,
     http_end: CancellationToken,
     http: AbortOnDropHandle<()>,
 }
@@ -100,6 +102,7 @@ impl Service {
         }
         let registry = Registry::new();
         registry.register(Box::new(ProcessCollector::for_self()))?;
+        registry.register(Box::new(store.failures()))?;
         let metrics = Metrics::register(&registry)?;
         let plane = ControlPlane::new(Arc::new(store), targets, mappings);
         let conditions = Conditions {
@@ -108,13 +111,16 @@ impl Service {
             drain_timeout: server.drain_timeout,
         };
         let (draining, http_end) = (CancellationToken::new(), CancellationToken::new());
-        let reconciler = Reconciler::begin(plane.clone(), metrics, conditions).await?;
+        let reconciler = Reconciler::begin(plane.clone(), metrics, conditions).await;
         let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciler.run(draining.clone())));
         let control = access::guard(routes::router(plane.clone()), server.access.clone());
-        let shared = Shared { registry, plane: plane.clone(), draining: draining.clone() };
-        let http = listener::serve(listener, server.tls.clone(), http::router(shared, control), http_end.clone());
+        let is_open = !server.access.needs_signature();
+        let shared = Shared { registry, plane: plane.clone(), draining: draining.clone(), is_open };
+        let tls = watch::Sender::new(server.tls.clone());
+        let router = http::router(shared, control);
+        let http = listener::serve(listener, tls.subscribe(), router, http_end.clone());
         let http = AbortOnDropHandle::new(tokio::spawn(http));
-        Ok(Self { address, server, marker, draining, plane, reconciler, http_end, http })
+        Ok(Self { address, server, marker, draining, plane, reconciler, tls, http_end, http })
     }
 
     /// Where it listens.
@@ -140,13 +146,18 @@ impl Service {
             }
         };
         let Config { server, mappings, unreadable_secrets, warnings, targets } = config;
-        if server != self.server {
-            error!(key = "server", "has changed, which takes a restart; the configuration of before stays");
+        let changed = server.fixed_keys_that_differ(&self.server);
+        if !changed.is_empty() {
+            for key in changed {
+                let key = format!("server.{key}");
+                error!(key, "has changed, which takes a restart; the configuration of before stays");
+            }
             return;
         }
         info!(mappings = mappings.len(), "the configuration was read again");
         error_about(unreadable_secrets);
         warn_of(warnings);
+        self.tls.send_replace(server.tls);
         self.plane.replace_file(targets, mappings);
     }
 

@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead as _, BufReader},
-    net::TcpListener,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
     thread,
@@ -226,6 +226,39 @@ fn a_signal_drains_and_exits_with_0() {
         serving.wait_for("draining");
         assert_eq!(serving.exit().code(), Some(0));
     }
+}
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("binds").local_addr().expect("has an address");
+    let (mut command, _folder) = esm(&["serve"], ONE_MAPPING);
+    let full = File::options().write(true).open("/dev/full").expect("opens");
+    let mut process = command.env("ESM__SERVER__LISTEN", free.to_string()).stderr(full).spawn().expect("starts");
+    let is_answered = || {
+        let mut socket = TcpStream::connect(free)?;
+        let body = "{}";
+        let size = body.len();
+        write!(
+            socket,
+            "POST /2015-03-31/event-source-mappings HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             content-length: {size}\r\n\r\n{body}"
+        )?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        std::io::Result::Ok(answer.starts_with("HTTP/1.1 400"))
+    };
+    until("the service to start", || TcpStream::connect(free).is_ok());
+
+    assert!(is_answered().expect("a change is audited and answered"));
+    let signal = |name: &str| {
+        let id = process.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().expect("kill runs").success());
+    };
+    signal("-HUP");
+    assert!(is_answered().expect("a change is audited and answered"));
+    signal("-TERM");
+
+    assert_eq!(process.wait().expect("ends").code(), Some(0));
 }
 
 /// A function without a library: a client of the Runtime API in a few lines. It answers with a
@@ -453,6 +486,7 @@ fn a_hang_up_has_the_file_read_again_and_one_with_a_mistake_changes_nothing() {
     write("127.0.0.2:0", "[\"two\"]");
     signal("-HUP");
     wait_for_log(&log, "has changed, which takes a restart", 1);
+    wait_for_log(&log, "\"key\":\"server.listen\"", 1);
     write("127.0.0.1:0", "[\"two\"]");
     signal("-HUP");
     wait_for_log(&log, "\"queue\":\"two\"", 1);

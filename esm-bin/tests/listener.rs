@@ -128,4 +128,37 @@ async fn with_an_access_key_only_signed_calls_reach_the_control_api() {
     for path in ["/healthz", "/metrics"] {
         assert_eq!(get(&service, path).await.status(), StatusCode::OK);
     }
+    let mut result = String::new();
+    while !result.starts_with("PROBLEM") {
+        let readiness: Value = get(&service, "/readyz").await.json().await.unwrap();
+        result = readiness["EventSourceMappings"][0]["LastProcessingResult"].as_str().unwrap().to_owned();
+    }
+    assert_eq!(result, "PROBLEM", "the words are for who has a key");
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_after_another_reading_of_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let renew = || {
+        let certified = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
+        std::fs::write(folder.path().join("cert.pem"), certified.cert.pem()).unwrap();
+        std::fs::write(folder.path().join("key.pem"), certified.signing_key.serialize_pem()).unwrap();
+        let authority = reqwest::Certificate::from_pem(certified.cert.pem().as_bytes()).unwrap();
+        reqwest::Client::builder().tls_certs_only([authority]).build().unwrap()
+    };
+    let read = || {
+        let tls = "tls = { cert_file = \"cert.pem\", key_file = \"key.pem\" }\n[brokers.pizza]";
+        let text = CONFIGURATION.replace("[brokers.pizza]", tls);
+        config::read(&text, folder.path(), &HashMap::from([("PASSWORD".into(), "hunter2".into())]))
+    };
+    let old = renew();
+    let mut service = Service::start(read().unwrap_or_else(|problems| panic!("{problems:?}"))).await.unwrap();
+    let url = format!("https://{}/healthz", service.address());
+    assert_eq!(old.get(&url).send().await.unwrap().status(), StatusCode::OK);
+    let new = renew();
+    assert!(new.get(&url).send().await.is_err(), "it was not read yet");
+
+    service.reload(&|_| read());
+
+    assert_eq!(new.get(&url).send().await.unwrap().status(), StatusCode::OK);
 }

@@ -94,15 +94,16 @@ async fn a_damaged_database_is_refused_and_left_as_it_is() {
     }
 }
 
+async fn change(folder: &Path, statement: &'static str) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("esm.db")).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    sqlx::query(statement).execute(&pool).await.unwrap();
+    pool.close().await;
+}
+
 #[tokio::test]
 async fn a_database_of_a_newer_version_or_of_another_program_is_refused() {
     let folder = used_folder().await;
-    let change = async |folder: &Path, statement: &'static str| {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("esm.db")).create_if_missing(true);
-        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-        sqlx::query(statement).execute(&pool).await.unwrap();
-        pool.close().await;
-    };
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                  VALUES (1000, 'later', TRUE, x'00', 1)";
     change(folder.path(), newer).await;
@@ -111,8 +112,10 @@ async fn a_database_of_a_newer_version_or_of_another_program_is_refused() {
 
     let folder = tempfile::tempdir().unwrap();
     change(folder.path(), "CREATE TABLE recipes (name TEXT)").await;
+    let before = fs::read(folder.path().join("esm.db")).unwrap();
     let words = refusal(folder.path()).await;
     assert!(words.contains("esm.db` is a database of another program"), "{words}");
+    assert_eq!(fs::read(folder.path().join("esm.db")).unwrap(), before);
 }
 
 #[tokio::test]
@@ -123,6 +126,33 @@ async fn a_folder_serves_one_esm_at_a_time() {
     assert!(matches!(&second, Err(OpenError::InUse { owner, .. }) if owner.contains(&std::process::id().to_string())));
     drop(first);
     assert!(SqliteStore::open(folder.path()).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_kept_is_for_nobody_else_to_read() {
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("data");
+    let store = SqliteStore::open(&folder).await.unwrap();
+    store.add(&stored_mapping(1)).await.unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&folder), 0o700);
+    let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_counted_and_told_with_the_file_and_the_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).await.unwrap();
+    change(folder.path(), "DROP TABLE mappings").await;
+
+    let words = store.add(&stored_mapping(1)).await.unwrap_err().to_string();
+
+    assert!(words.contains("esm.db`: ") && words.contains("no such table") && words.contains("code 1)"), "{words}");
+    assert_eq!(store.failures().get(), 1);
 }
 
 #[tokio::test]

@@ -36,9 +36,6 @@ pub trait Store: Send + Sync {
 
     /// Removes a mapping that is [`State::Deleting`].
     async fn remove(&self, uuid: Uuid) -> Result<bool, StoreError>;
-
-    /// Whether the store can be reached.
-    async fn check(&self) -> Result<(), StoreError>;
 }
 
 /// A mapping as it is kept.
@@ -58,6 +55,8 @@ pub struct StoredMapping {
     pub revision: i64,
     /// `LastModified`, in milliseconds since 1970.
     pub last_modified_ms: i64,
+    /// Why tags or state are not those that are kept: they could not be read. The mapping must not run.
+    pub unreadable: Option<String>,
 }
 
 /// From where to where.

@@ -15,6 +15,7 @@ mod tests;
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -23,7 +24,11 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, header::ORIGIN},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{HOST, ORIGIN},
+        uri::Authority,
+    },
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
@@ -43,7 +48,7 @@ const MOST_READ: usize = 16 * BODY_LIMIT;
 const BODY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Who may call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Access {
     keys: Vec<AccessKey>,
     region: String,
@@ -81,13 +86,17 @@ impl Access {
         !self.keys.is_empty()
     }
 
+    pub(crate) fn has_the_keys_of(&self, other: &Self) -> bool {
+        self.keys == other.keys
+    }
+
     /// Who calls, and the body that the signature covers.
     async fn admit(&self, head: &axum::http::request::Parts, body: Body) -> Result<(Caller, Bytes), Refusal> {
         if self.keys.is_empty() {
             refuse_web_pages(&head.headers)?;
             return Ok((Caller::Anonymous, read(body).await?));
         }
-        // What the head tells is judged first, so that a stranger's body takes no memory.
+        // What the head tells is judged first: whoever has no key at all mostly fails by it, and no body is read.
         let presented = Presented::read(head, &self.region, SystemTime::now())?;
         let body = read(body).await?;
         let key = presented.verify(&self.keys, head, &body)?;
@@ -106,17 +115,27 @@ async fn admit(State(access): State<Arc<Access>>, request: Request, next: Next) 
     match access.admit(&head, body).await {
         Ok((caller, body)) => {
             head.extensions.insert(caller.clone());
-            let response = next.run(Request::from_parts(head, body.into())).await;
-            if let Some(change) = change {
-                change.audit(&caller, &response);
+            let request = Request::from_parts(head, body.into());
+            match change {
+                None => next.run(request).await,
+                Some(change) => complete(change, caller, next, request).await,
             }
-            response
         }
         Err(refusal) => {
             audit::refused(&head, &refusal);
             refusal.into_response()
         }
     }
+}
+
+/// Carries out a change, and audits it, also if its caller does not wait for the end.
+async fn complete(change: Change, caller: Caller, next: Next, request: Request) -> Response {
+    let changed = tokio::spawn(async move {
+        let response = next.run(request).await;
+        change.audit(&caller, &response);
+        response
+    });
+    changed.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {
@@ -139,7 +158,20 @@ async fn read_all(mut body: Body) -> Result<Bytes, Refusal> {
     if size > BODY_LIMIT { Err(Refusal::TooLarge) } else { Ok(bytes.into()) }
 }
 
-/// A browser says where the page is from that wants to change something.
+/// A browser says where the page is from that wants to change something, and by which name it came here:
+/// a page may have a name of its own lead to this machine.
 fn refuse_web_pages(headers: &HeaderMap) -> Result<(), Refusal> {
-    if headers.contains_key(ORIGIN) { Err(Refusal::WebPage) } else { Ok(()) }
+    if headers.contains_key(ORIGIN) {
+        return Err(Refusal::WebPage);
+    }
+    match headers.get(HOST) {
+        Some(host) if !is_nobodys_name(host) => Err(Refusal::Host),
+        _ => Ok(()),
+    }
+}
+
+fn is_nobodys_name(host: &HeaderValue) -> bool {
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
 }

@@ -33,6 +33,11 @@ pub(crate) enum Refusal {
     TooSlow,
     #[error("Without server.access_keys no call from a web page is taken")]
     WebPage,
+    #[error(
+        "Without server.access_keys this API is called by an IP address or as localhost: a web page could be behind any \
+         other name"
+    )]
+    Host,
 }
 
 impl Refusal {
@@ -46,7 +51,7 @@ impl Refusal {
             }
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLargeException"),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "RequestTimeoutException"),
-            Self::WebPage => (StatusCode::FORBIDDEN, "AccessDeniedException"),
+            Self::WebPage | Self::Host => (StatusCode::FORBIDDEN, "AccessDeniedException"),
         }
     }
 }

@@ -18,6 +18,7 @@ use axum::{
     routing::{any, get},
 };
 use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -308,7 +309,7 @@ async fn serve(access: Access) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let all = open.merge(guard(routes, Arc::new(access)));
-    tokio::spawn(crate::listener::serve(listener, None, all, CancellationToken::new()));
+    tokio::spawn(crate::listener::serve(listener, watch::channel(None).1, all, CancellationToken::new()));
     base
 }
 
@@ -363,8 +364,55 @@ async fn without_a_key_anybody_may_call_but_no_web_page() {
     let (status, _, who) = send(&base, head.clone(), BODY).await;
     assert_eq!((status, who.as_str()), (StatusCode::OK, "{\"UUID\":\"anonymous\"}"));
     head.headers.insert("origin", HeaderValue::from_static("https://example.com"));
-    let (status, error, _) = send(&base, head, BODY).await;
+    let (status, error, _) = send(&base, head.clone(), BODY).await;
     assert_eq!((status, error.as_str()), (StatusCode::FORBIDDEN, "AccessDeniedException"));
+    head.headers.remove("origin");
+    for (host, expected) in [
+        ("localhost:9321", StatusCode::OK),
+        ("LOCALHOST", StatusCode::OK),
+        ("127.0.0.1:9321", StatusCode::OK),
+        ("[::1]:9321", StatusCode::OK),
+        ("rebound.example.com:9321", StatusCode::FORBIDDEN),
+        ("127.0.0.1.example.com", StatusCode::FORBIDDEN),
+        ("", StatusCode::FORBIDDEN),
+    ] {
+        head.headers.insert("host", HeaderValue::from_static(host));
+        assert_eq!(send(&base, head.clone(), BODY).await.0, expected, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_whose_caller_has_gone_is_carried_out_to_its_end() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let (began, mut beginnings) = mpsc::channel(1);
+    let (ended, mut ends) = mpsc::channel(1);
+    let go_on = Arc::new(Notify::new());
+    let change = {
+        let go_on = go_on.clone();
+        async move || {
+            began.send(()).await.unwrap();
+            go_on.notified().await;
+            ended.send(()).await.unwrap();
+        }
+    };
+    let routes = Router::new().route(UPDATE, any(change));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let end = CancellationToken::new();
+    let all = guard(routes, Arc::new(Access::new(Vec::new(), "us-east-1".into())));
+    let serving = tokio::spawn(crate::listener::serve(listener, watch::channel(None).1, all, end.clone()));
+
+    let mut caller = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("PUT {UPDATE} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
+    caller.write_all(request.as_bytes()).await.unwrap();
+    beginnings.recv().await.unwrap();
+    drop(caller);
+    end.cancel();
+    serving.await.unwrap(); // its connection has ended
+    go_on.notify_one();
+
+    assert_eq!(ends.recv().await, Some(()));
 }
 
 #[tokio::test]

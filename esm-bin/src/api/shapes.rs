@@ -565,7 +565,10 @@ pub(super) struct Configuration {
 impl From<View> for Configuration {
     fn from(view: View) -> Self {
         let spec = view.spec;
-        let login = SourceAccessConfiguration { r#type: Some(BASIC_AUTH.into()), uri: Some(spec.secret) };
+        // Of a mapping that cannot be read, it is not known.
+        let login = Some(spec.secret).filter(|secret| !secret.is_empty());
+        let login =
+            login.map(|secret| SourceAccessConfiguration { r#type: Some(BASIC_AUTH.into()), uri: Some(secret) });
         let virtual_host = spec
             .virtual_host
             .map(|name| SourceAccessConfiguration { r#type: Some(VIRTUAL_HOST.into()), uri: Some(name) });
@@ -580,7 +583,7 @@ impl From<View> for Configuration {
             function_arn: view.function_arn,
             event_source_arn: view.event_source_arn,
             queues: [spec.queue],
-            source_access_configurations: [login].into_iter().chain(virtual_host).collect(),
+            source_access_configurations: login.into_iter().chain(virtual_host).collect(),
             batch_size: spec.batch_size.unwrap_or_default().into(),
             maximum_batching_window_in_seconds: spec.window.seconds(),
             filter_criteria: spec.filter.map(filter),

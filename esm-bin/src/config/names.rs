@@ -74,7 +74,7 @@ impl FromStr for FunctionName {
         let parts: Vec<&str> = text.split(':').collect();
         let (form, named) = match parts.as_slice() {
             ["arn", partition, "lambda", region, account, "function", named @ ..]
-                if partition.starts_with("aws") && is_account(account) =>
+                if partition.starts_with("aws") && is_region(region) && is_account(account) =>
             {
                 (Form::Arn(format!("arn:{partition}:lambda:{region}:{account}:function:")), named)
             }
@@ -126,6 +126,12 @@ pub(super) fn is_broker_name(name: &str) -> bool {
     (1..=50).contains(&name.len()) && name.bytes().all(is_allowed)
 }
 
+/// A region becomes a part of a host's name.
+pub(super) fn is_region(region: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !region.is_empty() && region.bytes().all(is_allowed)
+}
+
 pub(super) fn is_account(account: &str) -> bool {
     account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -159,6 +165,8 @@ mod tests {
         check("f:", None);
         check("arn:aws:sqs:us-east-1:123456789012:f", None);
         check("arn:aws:lambda:us-east-1:12345:function:f", None);
+        check("arn:aws:lambda::123456789012:function:f", None);
+        check("arn:aws:lambda:x@127.0.0.1/:123456789012:function:f", None);
         check(&"f".repeat(65), None);
     }
 }

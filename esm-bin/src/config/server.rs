@@ -28,7 +28,7 @@ const ACCOUNT: &str = "000000000000";
 const DATA_DIR: &str = "esm-data";
 
 /// What `[server]` says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Server {
     /// Where the control API, metrics and health are served.
     pub listen: SocketAddr,
@@ -46,6 +46,22 @@ pub struct Server {
     pub data_dir: PathBuf,
     /// Who we are in AWS's terms.
     pub identity: Identity,
+}
+
+impl Server {
+    /// The keys of `[server]` that say something else here, and that are read at the start only.
+    pub(crate) fn fixed_keys_that_differ(&self, other: &Self) -> Vec<&'static str> {
+        let keys = [
+            ("listen", self.listen != other.listen),
+            ("access_keys", !self.access.has_the_keys_of(&other.access)),
+            ("drain_timeout_in_seconds", self.drain_timeout != other.drain_timeout),
+            ("secrets_max_age_in_seconds", self.secrets_maximum_age != other.secrets_maximum_age),
+            ("data_dir", self.data_dir != other.data_dir),
+            ("region", self.identity.region != other.identity.region),
+            ("account_id", self.identity.account != other.identity.account),
+        ];
+        keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
 }
 
 /// Region and account, of which ARNs are made.
@@ -171,8 +187,7 @@ fn tls(entry: &Entry<'_>, table: &mut Table<'_>) -> Result<Tls, Reported> {
 
 pub(super) fn region(entry: &Entry<'_>) -> Result<String, Reported> {
     let region = entry.text()?;
-    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if region.is_empty() || !region.bytes().all(is_allowed) {
+    if !super::names::is_region(&region) {
         return Err(entry.report("must be a region's name, such as us-east-1"));
     }
     Ok(region)

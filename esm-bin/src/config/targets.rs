@@ -82,7 +82,7 @@ impl Managed {
 fn region_of_secret(arn: &str) -> Option<&str> {
     match arn.split(':').collect::<Vec<_>>().as_slice() {
         ["arn", _, "secretsmanager", region, account, "secret", name]
-            if !region.is_empty() && !name.is_empty() && names::is_account(account) =>
+            if names::is_region(region) && !name.is_empty() && names::is_account(account) =>
         {
             Some(region)
         }

@@ -4,7 +4,8 @@
 //! the configuration file are shown beside those that are kept, and change only with the file.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    fmt::Display,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -259,6 +260,7 @@ impl ControlPlane {
             state: if spec.enabled { State::Creating } else { State::Disabled },
             revision: 1,
             last_modified_ms: now_ms(),
+            unreadable: None,
         };
         self.0.store.add(&mapping).await.map_err(|error| not_kept(error, &mapping.route))?;
         self.0.nudge.notify_one();
@@ -271,8 +273,7 @@ impl ControlPlane {
         if let Some(configured) = file.mappings.get(&uuid) {
             return Ok(self.0.view_of_file(&file, configured));
         }
-        let (mapping, spec) = self.stored(uuid).await?;
-        Ok(self.0.view(mapping, spec))
+        self.0.view_of_row(self.row(uuid).await?)
     }
 
     /// `ListEventSourceMappings`: at most so many of those after the marker, and the next marker if
@@ -296,8 +297,7 @@ impl ControlPlane {
         });
         let mut views: Vec<View> = of_file.map(|configured| self.0.view_of_file(&file, configured)).collect();
         for mapping in stored {
-            let spec = read(&mapping)?;
-            views.push(self.0.view(mapping, spec));
+            views.push(self.0.view_of_row(mapping)?);
         }
         views.sort_unstable_by_key(|view| view.uuid);
         let has_more = views.len() > most;
@@ -326,7 +326,8 @@ impl ControlPlane {
                 let planned = plan(Some(uuid), &spec, &old.tags, &file.targets).map_err(|all| invalid(&all))?;
                 route(&spec, &planned, &file.targets.identity)
             };
-            if let Some(other) = file.mappings.values().find(|other| file.route(other) == route) {
+            let is_taken = |other: &&ConfiguredMapping| route != old.route && file.route(other) == route;
+            if let Some(other) = file.mappings.values().find(is_taken) {
                 return Err(conflict(&route, other.mapping.uuid));
             }
             let state = match (was_enabled, spec.enabled) {
@@ -346,13 +347,13 @@ impl ControlPlane {
     pub async fn delete(&self, uuid: Uuid) -> Result<View, ControlError> {
         self.0.file().refuse_change(uuid)?;
         loop {
-            let (old, spec) = self.stored(uuid).await?;
+            let old = self.row(uuid).await?;
             if !old.state.is_settled() {
                 return Err(in_use("delete"));
             }
             let new = StoredMapping { state: State::Deleting, ..next(old) };
             if self.replace(&new).await? {
-                return Ok(self.0.view(new, spec));
+                return self.0.view_of_row(new);
             }
         }
     }
@@ -409,9 +410,13 @@ impl ControlPlane {
         const PAGE: u32 = 1_000;
         let file = self.0.file();
         let runs = self.0.runs.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let readers = readers(&runs);
+        let shown = |uuid: Uuid| {
+            shown(&runs, uuid, |planned| readers.get(&planned.place())?.iter().copied().find(|other| *other != uuid))
+        };
         let mut mappings = Vec::new();
         for (uuid, configured) in file.order.iter().filter_map(|uuid| file.mappings.get_key_value(uuid)) {
-            let shown = self.0.shown(*uuid);
+            let shown = shown(*uuid);
             mappings.push(MappingStatus {
                 uuid: *uuid,
                 function_name: configured.mapping.function.clone(),
@@ -429,7 +434,7 @@ impl ControlPlane {
             let Some(last) = page.last() else { break };
             after = Some(last.uuid);
             for StoredMapping { uuid, route, state, .. } in page {
-                let shown = self.0.shown(uuid);
+                let shown = shown(uuid);
                 let broker = file.targets.broker(&route.event_source_arn);
                 mappings.push(MappingStatus {
                     uuid,
@@ -457,15 +462,21 @@ impl ControlPlane {
     }
 
     async fn stored(&self, uuid: Uuid) -> Result<(StoredMapping, MappingSpec), ControlError> {
-        let mapping = self.0.store.get(uuid).await.map_err(unavailable)?;
-        let mapping = mapping.ok_or_else(|| ControlError::ResourceNotFound(NOT_FOUND.into()))?;
+        let mapping = self.row(uuid).await?;
         let spec = read(&mapping)?;
         Ok((mapping, spec))
     }
 
+    async fn row(&self, uuid: Uuid) -> Result<StoredMapping, ControlError> {
+        let mapping = self.0.store.get(uuid).await.map_err(unavailable)?;
+        mapping.ok_or_else(|| ControlError::ResourceNotFound(NOT_FOUND.into()))
+    }
+
     async fn tagged(&self, uuid: Uuid, arn: &str) -> Result<StoredMapping, ControlError> {
         let mapping = self.0.store.get(uuid).await.map_err(unavailable)?;
-        mapping.ok_or_else(|| no_such_arn(arn))
+        let mapping = mapping.ok_or_else(|| no_such_arn(arn))?;
+        mapping.unreadable.as_ref().map_or(Ok(()), |words| Err(unknown_form(uuid, words)))?;
+        Ok(mapping)
     }
 
     /// `false`: somebody else was faster.
@@ -496,6 +507,23 @@ impl Inner {
     pub(super) fn take_retired(&self, may_end: impl Fn(&Arc<Function>) -> bool) -> Vec<Arc<Function>> {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.extract_if(.., |function| may_end(function)).collect()
+    }
+
+    /// Also of a mapping that cannot be read: with its route, and why.
+    fn view_of_row(&self, mapping: StoredMapping) -> Result<View, ControlError> {
+        let error = match read(&mapping) {
+            Ok(spec) => return Ok(self.view(mapping, spec)),
+            Err(error) => error,
+        };
+        let Route { function_name, event_source_arn, virtual_host, queue, .. } = &mapping.route;
+        let Ok(function_name) = function_name.parse() else { return Err(error) };
+        let mut spec = MappingSpec::new(function_name, event_source_arn.clone(), queue.clone(), String::new());
+        spec.virtual_host = Some(virtual_host.clone()).filter(|name| !name.is_empty());
+        Ok(View {
+            state_transition_reason: format!("ESM_CONFIG_NOT_VALID: {error}"),
+            last_processing_result: format!("PROBLEM: {error}"),
+            ..self.view(mapping, spec)
+        })
     }
 
     fn view(&self, mapping: StoredMapping, spec: MappingSpec) -> View {
@@ -531,30 +559,34 @@ impl Inner {
 
     fn shown(&self, uuid: Uuid) -> Shown {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
-        let mut shown = match runs.get(&uuid) {
-            None => Shown { state: None, reason: USER_INITIATED.into(), result: "No records processed".into() },
-            Some(Run::Refused { reason, result }) => {
-                Shown { state: Some(State::Enabled), reason: reason.clone(), result: result.clone() }
-            }
-            Some(Run::Started { status, .. }) => {
-                let status = status.borrow();
-                Shown {
-                    state: Some(status.state),
-                    reason: status.state_transition_reason.to_string(),
-                    result: status.last_processing_result.to_string(),
-                }
-            }
-        };
-        if let Some(Run::Started { planned, .. }) = runs.get(&uuid)
-            && let Some(other) = other_reader(&runs, uuid, planned)
-        {
-            let ours = format!(
-                "; the event source mapping {other} reads the same queue, so each message goes to only one of the two"
-            );
-            shown.result.push_str(&ours);
-        }
-        shown
+        shown(&runs, uuid, |planned| other_reader(&runs, uuid, planned))
     }
+}
+
+fn shown(runs: &BTreeMap<Uuid, Run>, uuid: Uuid, other_reader: impl FnOnce(&Planned) -> Option<Uuid>) -> Shown {
+    let mut shown = match runs.get(&uuid) {
+        None => Shown { state: None, reason: USER_INITIATED.into(), result: "No records processed".into() },
+        Some(Run::Refused { reason, result }) => {
+            Shown { state: Some(State::Enabled), reason: reason.clone(), result: result.clone() }
+        }
+        Some(Run::Started { status, .. }) => {
+            let status = status.borrow();
+            Shown {
+                state: Some(status.state),
+                reason: status.state_transition_reason.to_string(),
+                result: status.last_processing_result.to_string(),
+            }
+        }
+    };
+    if let Some(Run::Started { planned, .. }) = runs.get(&uuid)
+        && let Some(other) = other_reader(planned)
+    {
+        let ours = format!(
+            "; the event source mapping {other} reads the same queue, so each message goes to only one of the two"
+        );
+        shown.result.push_str(&ours);
+    }
+    shown
 }
 
 /// Another mapping that reads the same queue now.
@@ -562,6 +594,17 @@ fn other_reader(runs: &BTreeMap<Uuid, Run>, uuid: Uuid, planned: &Planned) -> Op
     let reads_the_same =
         |run: &Run| matches!(run, Run::Started { planned: other, .. } if other.reads_the_queue_of(planned));
     runs.iter().find(|(other, run)| **other != uuid && reads_the_same(run)).map(|(other, _)| *other)
+}
+
+/// Who reads each queue, to find other readers of all mappings at once.
+fn readers(runs: &BTreeMap<Uuid, Run>) -> HashMap<(&str, Option<&str>, &str), Vec<Uuid>> {
+    let mut readers: HashMap<_, Vec<Uuid>> = HashMap::new();
+    for (uuid, run) in runs {
+        if let Run::Started { planned, .. } = run {
+            readers.entry(planned.place()).or_default().push(*uuid);
+        }
+    }
+    readers
 }
 
 /// What a mapping that runs, or does not, says of itself.
@@ -650,10 +693,15 @@ fn written(spec: &MappingSpec) -> Result<String, ControlError> {
 }
 
 pub(super) fn read(mapping: &StoredMapping) -> Result<MappingSpec, ControlError> {
-    serde_json::from_str(&mapping.spec).map_err(|error| {
-        let words = "is kept in a form that this build does not know";
-        ControlError::Service(format!("The event source mapping {} {words}: {error}.", mapping.uuid))
-    })
+    match &mapping.unreadable {
+        Some(words) => Err(unknown_form(mapping.uuid, words)),
+        None => serde_json::from_str(&mapping.spec).map_err(|error| unknown_form(mapping.uuid, error)),
+    }
+}
+
+fn unknown_form(uuid: Uuid, words: impl Display) -> ControlError {
+    let form = "is kept in a form that this build does not know";
+    ControlError::Service(format!("The event source mapping {uuid} {form}: {words}."))
 }
 
 fn invalid(violations: &[Violation]) -> ControlError {

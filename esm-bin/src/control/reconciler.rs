@@ -125,8 +125,8 @@ fn next_step(wanted: Option<State>, phase: Option<Phase>, change: Change) -> Opt
 
 impl Reconciler {
     /// A reconciler for a control plane; there may be one only. When it returns, everything that should
-    /// run was started.
-    pub async fn begin(plane: ControlPlane, metrics: Metrics, conditions: Conditions) -> Result<Self, StoreError> {
+    /// run was started, unless the store fails.
+    pub async fn begin(plane: ControlPlane, metrics: Metrics, conditions: Conditions) -> Self {
         let mut reconciler = Self {
             plane,
             supervisor: Supervisor::new(metrics.clone(), conditions),
@@ -137,26 +137,15 @@ impl Reconciler {
             closing: JoinSet::new(),
             store_is_failing: false,
         };
-        reconciler.reconcile().await?;
-        Ok(reconciler)
+        reconciler.look().await;
+        reconciler
     }
 
     /// Reconciles until it is asked to drain, and then ends every mapping in good order. What is kept
     /// stays as it is then. Dropping the future ends all at once.
     pub async fn run(mut self, drain: CancellationToken) {
         while !drain.is_cancelled() {
-            let delay = match self.reconcile().await {
-                Ok(()) => {
-                    self.store_is_failing = false;
-                    PERIOD
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut self.store_is_failing, true) {
-                        error!(%error, "what runs goes on; changes wait until the store can be used again");
-                    }
-                    STORE_DELAY
-                }
-            };
+            let delay = self.look().await;
             tokio::select! {
                 biased;
                 () = drain.cancelled() => {}
@@ -172,15 +161,42 @@ impl Reconciler {
         self.closing.join_all().await;
     }
 
+    /// Reconciles once; returns how long to wait for a reason to look again.
+    async fn look(&mut self) -> Duration {
+        match self.reconcile().await {
+            Ok(()) => {
+                if std::mem::take(&mut self.store_is_failing) {
+                    info!("the store can be used again");
+                }
+                PERIOD
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.store_is_failing, true) {
+                    error!(%error, "what runs goes on; changes wait until the store can be used again");
+                }
+                STORE_DELAY
+            }
+        }
+    }
+
     async fn reconcile(&mut self) -> Result<(), StoreError> {
         let file = self.plane.0.file();
         let wanted = self.wanted(&file).await?;
         let uuids: BTreeSet<Uuid> = wanted.keys().chain(self.at_work.keys()).copied().collect();
+        let mut result = Ok(());
         for uuid in uuids {
-            while self.advance(uuid, wanted.get(&uuid), &file).await? {}
+            // What cannot be written of one mapping is no reason to leave the others as they are.
+            let advanced = loop {
+                match self.advance(uuid, wanted.get(&uuid), &file).await {
+                    Ok(true) => {}
+                    Ok(false) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
+            result = result.and(advanced);
         }
         self.close_unused();
-        Ok(())
+        result
     }
 
     /// Everything that is not simply disabled.

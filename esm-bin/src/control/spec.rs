@@ -275,8 +275,12 @@ impl Planned {
 
     /// Whether both read one queue.
     pub(super) fn reads_the_queue_of(&self, other: &Self) -> bool {
-        let queue = |planned: &Self| (planned.virtual_host.clone(), planned.mapping.queue.clone());
-        self.broker.arn == other.broker.arn && queue(self) == queue(other)
+        self.place() == other.place()
+    }
+
+    /// What no two queues have in common: the broker's ARN, the virtual host and the queue's name.
+    pub(super) fn place(&self) -> (&str, Option<&str>, &str) {
+        (&self.broker.arn, self.virtual_host.as_deref(), &self.mapping.queue)
     }
 }
 

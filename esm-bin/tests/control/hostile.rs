@@ -238,9 +238,10 @@ async fn exchange(target: &Target, bytes: &[u8]) -> String {
 #[tokio::test]
 async fn a_body_that_never_ends_and_what_is_no_http_are_answered_and_given_up() {
     let target = Target::start().await;
-    let head = format!("POST {MAPPINGS} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{");
-    let chunked = format!("POST {MAPPINGS} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n");
-    let many = format!("GET {MAPPINGS} HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(10_000));
+    let head = format!("POST {MAPPINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{");
+    let chunked =
+        format!("POST {MAPPINGS} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n");
+    let many = format!("GET {MAPPINGS} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "A: b\r\n".repeat(10_000));
     let (slow, also_slow, many, broken) = tokio::join!(
         exchange(&target, head.as_bytes()),
         exchange(&target, chunked.as_bytes()),

@@ -12,7 +12,7 @@ fn the_sample_has_no_problems_and_no_warnings() {
     assert_eq!(config.warnings, []);
     let [configured] = config.mappings.as_slice() else { panic!("the sample has one mapping") };
     assert_eq!(configured.function.reserved_concurrency, Some(10));
-    assert_eq!(configured.mapping.dead_letter, DeadLetter::Broker);
+    assert_eq!(configured.mapping.dead_letter, DeadLetter::Park, "what has no dead-letter exchange is not rejected");
     assert_eq!(configured.tags["team"], "pizza");
 }
 

@@ -43,6 +43,20 @@ fn ten_mistakes_are_ten_problems_with_their_keys() {
 }
 
 #[test]
+fn the_region_of_an_arn_leads_to_no_other_host() {
+    let secret = "secret = \"arn:aws:secretsmanager:x@127.0.0.1/internal:123456789012:secret:s\"";
+    check(
+        &whole().replace("secret = \"login\"", secret),
+        &["event_source_mappings[0].secret: names no table of [secrets]"],
+    );
+    let function = "function_name = \"arn:aws:lambda:x@127.0.0.1/internal:123456789012:function:f\"";
+    check(
+        &whole().replace("function_name = \"f\"", function),
+        &["event_source_mappings[0].function_name: must be a function's name"],
+    );
+}
+
+#[test]
 fn what_is_missing_is_named() {
     check(&[BROKER, SECRET, FUNCTION, MAPPING].concat(), &[]);
     check("", &[]);

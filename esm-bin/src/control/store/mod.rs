@@ -6,9 +6,11 @@
 mod sql;
 
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     fs::{self, File, OpenOptions, TryLockError},
     io::{Read as _, Seek as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,6 +20,7 @@ use esm_core::{
     status::State,
     store::{Filter, Route, Store, StoreError, StoredMapping},
 };
+use prometheus::IntCounter;
 use sqlx::{
     Row as _, SqlitePool,
     migrate::MigrateError,
@@ -31,6 +34,9 @@ const LOCK: &str = "esm.lock";
 /// Marks a `SQLite` database as ours: `esm1`.
 const APPLICATION_ID: i64 = 0x6573_6d31;
 const READERS: u32 = 4;
+/// Queues' names, filters and tags are nobody else's business.
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 /// Longer than any statement here takes on a disk that works.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -38,6 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
+    database: PathBuf,
+    failures: IntCounter,
     /// Held for as long as the store is open, so that no other `esm` opens it.
     _lock: File,
 }
@@ -102,25 +110,39 @@ impl SqliteStore {
     /// Opens the store in a folder, which is made if it is not there.
     pub async fn open(folder: &Path) -> Result<Self, OpenError> {
         let failed = |act, path: &Path, cause| OpenError::Folder { act, path: path.into(), cause };
-        fs::create_dir_all(folder).map_err(|cause| failed("make the folder", folder, cause))?;
+        let made = fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder);
+        made.map_err(|cause| failed("make the folder", folder, cause))?;
         let lock = lock(folder)?;
         let database = folder.join(DATABASE);
         // SQLite tells a file that it may not write from one that is not there by nothing but a number.
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&database);
-        drop(file.map_err(|cause| failed("open", &database, cause))?);
+        drop(for_us_only().open(&database).map_err(|cause| failed("open", &database, cause))?);
         let options = SqliteConnectOptions::new()
             .filename(&database)
-            .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(PATIENCE)
             .optimize_on_close(false, None);
         let pool = |connections| SqlitePoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE);
         let refused = |error| refused(&database, &error);
-        let writer = pool(1).connect_with(options.clone()).await.map_err(refused)?;
-        examine(&writer, &database).await?;
+        let looking = pool(1).connect_with(options.clone().read_only(true)).await.map_err(refused)?;
+        let is_new = examine(&looking, &database).await?;
+        looking.close().await;
+        let writing = options.clone().journal_mode(SqliteJournalMode::Wal);
+        let writer = pool(1).connect_with(writing).await.map_err(refused)?;
+        if is_new {
+            let mark = sqlx::AssertSqlSafe(format!("PRAGMA application_id = {APPLICATION_ID}"));
+            query(mark).execute(&writer).await.map_err(refused)?;
+        }
         sql::migrator().run(&writer).await.map_err(|error| not_migrated(&database, error))?;
         let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(refused)?;
-        Ok(Self { writer, readers, _lock: lock })
+        let failures = IntCounter::new("esm_store_failures_total", "Times that the store could not be used.");
+        let failures =
+            failures.map_err(|error| OpenError::Database { database: database.clone(), words: error.to_string() })?;
+        Ok(Self { writer, readers, database, failures, _lock: lock })
+    }
+
+    /// `esm_store_failures_total`.
+    pub fn failures(&self) -> IntCounter {
+        self.failures.clone()
     }
 
     /// Closes it. What was answered is kept without that.
@@ -130,12 +152,17 @@ impl SqliteStore {
     }
 }
 
+fn for_us_only() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+    options
+}
+
 /// One `esm` only: two would each run every mapping.
 fn lock(folder: &Path) -> Result<File, OpenError> {
     let path = folder.join(LOCK);
     let failed = |cause| OpenError::Folder { act: "lock", path: path.clone(), cause };
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = options.map_err(failed)?;
+    let mut file = for_us_only().open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -152,23 +179,20 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// Looks before anything is written.
-async fn examine(writer: &SqlitePool, database: &Path) -> Result<(), OpenError> {
+/// Looks before anything is written. Returns whether nobody has written to it yet.
+async fn examine(looking: &SqlitePool, database: &Path) -> Result<bool, OpenError> {
     let refused = |error| refused(database, &error);
-    let found = query("PRAGMA quick_check(1)").fetch_one(writer).await.map_err(refused)?;
+    let found = query("PRAGMA quick_check(1)").fetch_one(looking).await.map_err(refused)?;
     let words: String = found.try_get(0).map_err(refused)?;
     if words != "ok" {
         return Err(OpenError::Damaged { database: database.into(), words });
     }
-    let tables = query("SELECT COUNT(*) FROM sqlite_schema").fetch_one(writer).await.map_err(refused)?;
-    let owner = query("PRAGMA application_id").fetch_one(writer).await.map_err(refused)?;
+    let tables = query("SELECT COUNT(*) FROM sqlite_schema").fetch_one(looking).await.map_err(refused)?;
+    let owner = query("PRAGMA application_id").fetch_one(looking).await.map_err(refused)?;
     let (tables, owner): (i64, i64) = (tables.try_get(0).map_err(refused)?, owner.try_get(0).map_err(refused)?);
     match (tables, owner) {
-        (_, APPLICATION_ID) => Ok(()),
-        (0, _) => {
-            let mark = sqlx::AssertSqlSafe(format!("PRAGMA application_id = {APPLICATION_ID}"));
-            query(mark).execute(writer).await.map_err(refused).map(drop)
-        }
+        (_, APPLICATION_ID) => Ok(false),
+        (0, _) => Ok(true),
         _ => Err(OpenError::Foreign { database: database.into() }),
     }
 }
@@ -203,7 +227,7 @@ fn plain(error: &sqlx::Error) -> String {
 impl Store for SqliteStore {
     async fn add(&self, mapping: &StoredMapping) -> Result<(), StoreError> {
         loop {
-            if self.write(sql::ADD, mapping).await.map_err(|error| unavailable(&error))? {
+            if self.write(sql::ADD, mapping).await.map_err(|error| self.unavailable(&error))? {
                 return Ok(());
             }
             if let Some(uuid) = self.with_route(&mapping.route).await? {
@@ -215,7 +239,7 @@ impl Store for SqliteStore {
 
     async fn get(&self, uuid: Uuid) -> Result<Option<StoredMapping>, StoreError> {
         let row = query(sql::GET).bind(uuid.to_string()).fetch_optional(&self.readers).await;
-        row.map_err(|error| unavailable(&error))?.as_ref().map(mapping).transpose()
+        row.map_err(|error| self.unavailable(&error))?.as_ref().map(mapping).transpose()
     }
 
     async fn page(&self, filter: &Filter, after: Option<Uuid>, most: u32) -> Result<Vec<StoredMapping>, StoreError> {
@@ -228,12 +252,12 @@ impl Store for SqliteStore {
             .bind(i64::from(most))
             .fetch_all(&self.readers)
             .await;
-        rows.map_err(|error| unavailable(&error))?.iter().map(mapping).collect()
+        rows.map_err(|error| self.unavailable(&error))?.iter().map(mapping).collect()
     }
 
     async fn active(&self) -> Result<Vec<StoredMapping>, StoreError> {
         let rows = query(sql::ACTIVE).fetch_all(&self.readers).await;
-        rows.map_err(|error| unavailable(&error))?.iter().map(mapping).collect()
+        rows.map_err(|error| self.unavailable(&error))?.iter().map(mapping).collect()
     }
 
     async fn replace(&self, mapping: &StoredMapping) -> Result<bool, StoreError> {
@@ -245,7 +269,7 @@ impl Store for SqliteStore {
                     None => Ok(false), // the other one is gone meanwhile
                 }
             }
-            Err(error) => Err(unavailable(&error)),
+            Err(error) => Err(self.unavailable(&error)),
         }
     }
 
@@ -257,24 +281,26 @@ impl Store for SqliteStore {
             .bind(to.as_str())
             .execute(&self.writer)
             .await;
-        settled.map(|done| done.rows_affected() > 0).map_err(|error| unavailable(&error))
+        settled.map(|done| done.rows_affected() > 0).map_err(|error| self.unavailable(&error))
     }
 
     async fn remove(&self, uuid: Uuid) -> Result<bool, StoreError> {
         let removed = query(sql::REMOVE).bind(uuid.to_string()).execute(&self.writer).await;
-        removed.map(|done| done.rows_affected() > 0).map_err(|error| unavailable(&error))
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        let found = query(sql::CHECK).fetch_optional(&self.readers).await;
-        found.map(drop).map_err(|error| unavailable(&error))
+        removed.map(|done| done.rows_affected() > 0).map_err(|error| self.unavailable(&error))
     }
 }
 
 impl SqliteStore {
+    fn unavailable(&self, error: &sqlx::Error) -> StoreError {
+        self.failures.inc();
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        let code = code.map(|code| format!(" (SQLite's code {code})")).unwrap_or_default();
+        StoreError::Unavailable { words: format!("`{}`: {}{code}", self.database.display(), plain(error)) }
+    }
+
     /// Runs a statement that takes a whole mapping; whether it did something.
     async fn write(&self, statement: &'static str, mapping: &StoredMapping) -> Result<bool, sqlx::Error> {
-        let StoredMapping { uuid, route, spec, tags, state, revision, last_modified_ms } = mapping;
+        let StoredMapping { uuid, route, spec, tags, state, revision, last_modified_ms, unreadable: _ } = mapping;
         let tags = serde_json::to_string(tags).map_err(|error| sqlx::Error::Encode(error.into()))?;
         let done = query(statement)
             .bind(uuid.to_string())
@@ -301,11 +327,16 @@ impl SqliteStore {
             .bind(&route.function_arn)
             .fetch_optional(&self.writer)
             .await;
-        row.map_err(|error| unavailable(&error))?.map(|row| parsed(&row, "uuid")).transpose()
+        row.map_err(|error| self.unavailable(&error))?.map(|row| parsed(&row, "uuid")).transpose()
     }
 }
 
 fn mapping(row: &SqliteRow) -> Result<StoredMapping, StoreError> {
+    let mut unreadable = None;
+    let tags = text(row, "tags")?;
+    let tags = serde_json::from_str(&tags).map_err(|error| self::unreadable("tags", error));
+    let tags = or_note(tags, BTreeMap::new(), &mut unreadable);
+    let state = or_note(parsed(row, "state"), State::Disabled, &mut unreadable);
     Ok(StoredMapping {
         uuid: parsed(row, "uuid")?,
         route: Route {
@@ -316,10 +347,21 @@ fn mapping(row: &SqliteRow) -> Result<StoredMapping, StoreError> {
             queue: text(row, "queue")?,
         },
         spec: text(row, "spec")?,
-        tags: serde_json::from_str(&text(row, "tags")?).map_err(|error| unreadable("tags", error))?,
-        state: parsed(row, "state")?,
-        revision: row.try_get("revision").map_err(|error| unreadable("revision", error))?,
-        last_modified_ms: row.try_get("last_modified_ms").map_err(|error| unreadable("last_modified_ms", error))?,
+        tags,
+        state,
+        revision: row.try_get("revision").map_err(|error| self::unreadable("revision", error))?,
+        last_modified_ms: row
+            .try_get("last_modified_ms")
+            .map_err(|error| self::unreadable("last_modified_ms", error))?,
+        unreadable,
+    })
+}
+
+/// What stands for a column that cannot be read, so that the others still tell whose it is.
+fn or_note<T>(column: Result<T, StoreError>, stand_in: T, problem: &mut Option<String>) -> T {
+    column.unwrap_or_else(|error| {
+        problem.get_or_insert_with(|| error.to_string());
+        stand_in
     })
 }
 
@@ -333,8 +375,4 @@ fn parsed<T: std::str::FromStr<Err: Display>>(row: &SqliteRow, column: &str) -> 
 
 fn unreadable(column: &str, error: impl Display) -> StoreError {
     StoreError::Unreadable { words: format!("column {column}: {error}") }
-}
-
-fn unavailable(error: &sqlx::Error) -> StoreError {
-    StoreError::Unavailable { words: plain(error) }
 }

@@ -40,8 +40,6 @@ pub(super) const PAGE: &str = "
 
 pub(super) const ACTIVE: &str = "SELECT * FROM mappings WHERE state <> 'Disabled' ORDER BY uuid";
 
-pub(super) const CHECK: &str = "SELECT 1 FROM mappings LIMIT 1";
-
 /// What brings an older or an empty database to what the statements expect.
 pub(super) fn migrator() -> Migrator {
     let mappings = include_str!("migrations/1_mappings.sql").into_sql_str();

@@ -1,6 +1,7 @@
 //! Mappings of the configuration file, and the file read again.
 
 use super::*;
+use crate::control::plane::Changes;
 
 async fn of_queue(bench: &Bench, queue: &str) -> Option<View> {
     let (views, _) = bench.plane.list(&super::super::plane::ListFilter::default(), None, 100).await.unwrap();
@@ -36,6 +37,22 @@ async fn what_did_not_change_in_the_file_is_not_disturbed() {
 }
 
 #[tokio::test]
+async fn a_mapping_that_comes_to_stand_in_the_file_too_can_still_be_changed_and_disabled() {
+    let bench = Bench::start("").await;
+    let uuid = bench.plane.create(spec("q"), BTreeMap::new()).await.unwrap().uuid;
+    bench.becomes(uuid, State::Enabled).await;
+    bench.reload(&file_mapping("q", ""));
+
+    let smaller = Changes { batch_size: Some(5.try_into().unwrap()), ..Changes::default() };
+    bench.plane.update(uuid, smaller).await.unwrap();
+    bench.becomes(uuid, State::Enabled).await;
+    let disabled = Changes { enabled: Some(false), ..Changes::default() };
+    bench.plane.update(uuid, disabled).await.unwrap();
+
+    bench.becomes(uuid, State::Disabled).await;
+}
+
+#[tokio::test]
 async fn what_a_mapping_refers_to_may_go_and_come_back() {
     let bench = Bench::start("").await;
     let uuid = bench.plane.create(spec("q"), BTreeMap::new()).await.unwrap().uuid;
@@ -65,7 +82,7 @@ async fn what_a_mapping_refers_to_may_go_and_come_back() {
 
     read(&without_function);
     bench.until("the reason again", shows).await;
-    let disable = super::super::plane::Changes { enabled: Some(false), ..Default::default() };
+    let disable = Changes { enabled: Some(false), ..Default::default() };
     bench.plane.update(uuid, disable).await.unwrap();
     bench.becomes(uuid, State::Disabled).await;
     bench.plane.delete(uuid).await.unwrap();

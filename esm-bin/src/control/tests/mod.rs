@@ -3,6 +3,7 @@
 mod crashes;
 mod file;
 mod operations;
+mod stores;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,6 +18,7 @@ use esm_core::{
     metrics::Metrics,
     source::{Connect, Consumer, DeadLettered, Disposition, Receipt, Session, SourceError, Terms},
     status::State,
+    store::Store,
     supervisor::Conditions,
     testing::MemoryQueue,
 };
@@ -173,6 +175,12 @@ impl Bench {
     }
 
     async fn start_in(folder: TempDir, mappings: &str) -> Self {
+        let store = Arc::new(SqliteStore::open(folder.path()).await.unwrap());
+        Self::start_over(store, folder, mappings).await
+    }
+
+    /// With this store, which keeps what it keeps in the folder.
+    async fn start_over(store: Arc<dyn Store>, folder: TempDir, mappings: &str) -> Self {
         let readers = Readers::default();
         let text = [TARGETS, mappings].concat();
         let config = config::read(&text, Path::new(""), &environment()).unwrap_or_else(|all| panic!("{all:?}"));
@@ -182,11 +190,10 @@ impl Bench {
         for ConfiguredMapping { spec, tags, planned, .. } in &mut mappings {
             *planned = Arc::new(plan(None, spec, tags, &targets).expect("has no problems"));
         }
-        let store = Arc::new(SqliteStore::open(folder.path()).await.unwrap());
         let plane = ControlPlane::new(store, targets, mappings);
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
-        let reconciler = Reconciler::begin(plane.clone(), metrics, Conditions::default()).await.unwrap();
+        let reconciler = Reconciler::begin(plane.clone(), metrics, Conditions::default()).await;
         let reconciler = AbortOnDropHandle::new(tokio::spawn(reconciler.run(CancellationToken::new())));
         Self { plane, readers, registry, reconciler, folder }
     }
