@@ -62,6 +62,13 @@ async fn the_limits_reach_the_process() {
 }
 
 #[tokio::test]
+async fn a_process_leads_a_session_whose_groups_no_other_function_can_join() {
+    let script = "read -r process _ _ _ group session _ </proc/self/stat; [ $process = $$ ]; echo $? $((group - $$)) $((session - $$)); exit 1";
+    let (reason, _) = start(shell(script)).refusal().await;
+    assert!(reason.ends_with("it printed last: 0 0 0"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_process_uses_the_files_that_it_may_use_and_no_others() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
