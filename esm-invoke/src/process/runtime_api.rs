@@ -7,7 +7,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::{Duration, SystemTime},
 };
@@ -27,8 +27,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::{JoinSet, spawn_blocking},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
@@ -44,6 +45,10 @@ use crate::{frames::Frames, limits::RESULT_LIMIT};
 
 /// How many connections one process may have, on average. The official clients have one or two.
 const CONNECTIONS: usize = 16;
+/// How many of those who connect are looked at at once.
+const LOOKS: usize = 4;
+/// How often strangers are told of, who may come at any rate.
+const STRANGERS_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// After an error in accepting, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -68,7 +73,8 @@ impl RuntimeApi {
             address,
             arn: function,
             timeout: settings.timeout,
-            most_connections: usize::from(settings.instances.get()) * CONNECTIONS,
+            places: Semaphore::new(usize::from(settings.instances.get()) * CONNECTIONS),
+            stranger_told_at: Mutex::default(),
             processes,
         };
         let serving = tokio::spawn(Arc::new(server).accept_all(listener));
@@ -85,14 +91,19 @@ struct Server {
     address: SocketAddr,
     arn: HeaderValue,
     timeout: Duration,
-    most_connections: usize,
+    /// One for each connection that the function may have.
+    places: Semaphore,
+    stranger_told_at: Mutex<Option<Instant>>,
     processes: Arc<Processes>,
 }
 
 impl Server {
     async fn accept_all(self: Arc<Self>, listener: TcpListener) {
         let mut connections = JoinSet::new();
+        let looks = Arc::new(Semaphore::new(LOOKS));
         loop {
+            // Nobody closes the semaphore.
+            let look = looks.clone().acquire_owned().await;
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -102,18 +113,35 @@ impl Server {
                 }
             };
             while connections.try_join_next().is_some() {}
-            match self.owner(peer).await {
-                Some(_) if connections.len() >= self.most_connections => {
-                    warn!(function = self.name, "the function has too many connections to the Runtime API");
-                }
-                Some(instance) => {
-                    connections.spawn(self.clone().converse(stream, instance));
-                }
-                None => {
-                    warn!(function = self.name, %peer, "something else than the function connected to its Runtime API");
-                }
-            }
+            let server = self.clone();
+            connections.spawn(async move {
+                let owner = server.owner(peer).await;
+                drop(look);
+                server.meet(stream, peer, owner).await;
+            });
         }
+    }
+
+    async fn meet(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, owner: Option<Arc<Instance>>) {
+        let Some(instance) = owner else {
+            if self.is_first_stranger_for_long() {
+                warn!(function = self.name, %peer, "something else than the function connected to its Runtime API");
+            }
+            return;
+        };
+        match self.places.try_acquire() {
+            Ok(_place) => self.clone().converse(stream, instance).await,
+            Err(_) => warn!(function = self.name, "the function has too many connections to the Runtime API"),
+        }
+    }
+
+    fn is_first_stranger_for_long(&self) -> bool {
+        let mut told_at = self.stranger_told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = told_at.is_none_or(|at| at.elapsed() >= STRANGERS_TOLD_EVERY);
+        if is_first {
+            *told_at = Some(Instant::now());
+        }
+        is_first
     }
 
     /// The process that has the other end of a connection, if it is the function's.
