@@ -191,6 +191,20 @@ async fn without_credentials_the_function_cannot_be_used() {
     assert!(matches!(&outcome, Outcome::NotUsable { reason } if reason.contains("no credentials")), "{outcome:?}");
 }
 
+#[tokio::test]
+async fn what_is_secret_in_an_endpoint_is_not_told() {
+    let script = Script::default();
+    let endpoint = script.start().await.replace("http://", "http://esm:hunter2@") + "/?token=hunter3";
+    let role = "arn:aws:iam::123456789012:role/invoker".to_owned();
+    for (endpoint, words) in [(endpoint.as_str(), "answered 503"), ("http://esm:hunter2@127.0.0.1:1/?token=hunter3", "cannot call")] {
+        script.answers.lock().unwrap().push((503, "", "{}"));
+        let invoker = invoker("pizza", endpoint, chain(keys("AKID", "s"), endpoint, Some(role.clone())));
+        let outcome = invoker.invoke(event()).await.outcome;
+        let Outcome::Unavailable { reason, .. } = outcome else { panic!("{outcome:?}") };
+        assert!(reason.contains(words) && !reason.contains("hunter"), "{reason}");
+    }
+}
+
 mod moto {
     use std::{
         env,

@@ -104,13 +104,18 @@ impl AwsClient {
         *request.headers_mut() = headers;
         *request.body_mut() = Some(body.into());
         timeout(PATIENCE, self.exchange(request)).await.unwrap_or_else(|_| {
-            Err(AwsError::Unreachable(format!("{} did not answer within {} s", self.url, PATIENCE.as_secs())))
+            Err(AwsError::Unreachable(format!("{} did not answer within {} s", self.public_url(), PATIENCE.as_secs())))
         })
+    }
+
+    /// The URL as people may see it.
+    fn public_url(&self) -> String {
+        crate::answer::public(&self.url)
     }
 
     async fn exchange(&self, request: Request) -> Result<Bytes, AwsError> {
         let unreachable = |error: reqwest::Error| {
-            AwsError::Unreachable(format!("cannot call {}: {}", self.url, crate::http::root(&error)))
+            AwsError::Unreachable(format!("cannot call {}: {}", self.public_url(), crate::http::root(&error)))
         };
         let mut response = self.http.execute(request).await.map_err(unreachable)?;
         let mut body = Vec::new();
@@ -127,7 +132,10 @@ impl AwsClient {
         let header = response.headers().get("x-amzn-errortype").and_then(|value| value.to_str().ok());
         let (error_type, message) = told(header, &body);
         if status.is_server_error() || status.as_u16() == 429 || error_type.contains("Throttling") {
-            return Err(AwsError::Unreachable(format!("{} answered {status} ({error_type}: {message})", self.url)));
+            return Err(AwsError::Unreachable(format!(
+                "{} answered {status} ({error_type}: {message})",
+                self.public_url()
+            )));
         }
         Err(AwsError::Refused { service: self.service.into(), status: status.as_u16(), error_type, message })
     }
