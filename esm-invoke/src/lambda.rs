@@ -17,9 +17,10 @@ use reqwest::{Method, header::HeaderMap};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    aws::{AwsError, CredentialChain, Scope, endpoint, hexadecimal, sign},
+    aws::{AwsError, CredentialChain, Scope, endpoint, sign},
     backend::Backend,
     http::{HttpInvoker, HttpSettings, HttpSettingsError, Protocol},
+    signature::hexadecimal,
 };
 
 /// All that is not unreserved in URLs.

@@ -1,9 +1,6 @@
 //! Small calls of AWS's services: a signed request, and an answer in one piece.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqsign_aws_core::Credential;
@@ -18,6 +15,7 @@ use super::signing::{Scope, sign};
 use crate::{
     http::{connecting_client, system_tls},
     members::{Members, for_log},
+    signature::hexadecimal,
 };
 
 /// How long a call may take.
@@ -169,12 +167,4 @@ pub(crate) fn endpoint(service: &str, region: &str, endpoint_url: Option<&str>) 
             format!("https://{service}.{region}.{domain}")
         }
     }
-}
-
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a text cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

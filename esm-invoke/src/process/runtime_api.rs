@@ -6,15 +6,12 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
 use base64_simd::STANDARD;
 use bytes::{Bytes, BytesMut};
-use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Either, Full};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
@@ -195,7 +192,7 @@ impl Server {
         let deadline = SystemTime::now() + self.timeout;
         let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let deadline = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-        let mut response = Response::new(Either::Left(EventBody(Frames::new(taken.event))));
+        let mut response = Response::new(Either::Left(Frames::new(taken.event)));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Ok(request_id) = HeaderValue::from_str(&taken.request_id) {
@@ -307,27 +304,7 @@ async fn read(mut body: Incoming) -> Result<(Bytes, HeaderMap), Unread> {
     if size <= RESULT_LIMIT { Ok((whole.freeze(), trailers)) } else { Err(Unread::TooLarge) }
 }
 
-type Reply = Either<EventBody, Full<Bytes>>;
-
-/// The event as a response's body.
-struct EventBody(Frames);
-
-impl Body for EventBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.next().map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.left() == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.left() as u64)
-    }
-}
+type Reply = Either<Frames, Full<Bytes>>;
 
 fn accepted() -> Response<Reply> {
     json_response(StatusCode::ACCEPTED, Bytes::from_static(br#"{"status":"OK"}"#))
