@@ -42,8 +42,13 @@ async fn handle(folder: &Path, event: LambdaEvent<Value>) -> Result<(), Error> {
 
 /// The queue, and the bodies of its messages as text.
 fn messages(event: &Value) -> Result<(&str, Vec<String>), Error> {
-    let queues = event["rmqMessagesByQueue"].as_object().ok_or("no event of RabbitMQ")?;
-    let (queue, messages) = queues.iter().next().ok_or("no queue")?;
+    let (queue, messages) = match event["rmqMessagesByQueue"].as_object() {
+        Some(queues) => queues.iter().next().map(|(queue, messages)| (queue.as_str(), messages)).ok_or("no queue")?,
+        None => {
+            let queue = event["messages"][0]["destination"]["physicalName"].as_str().ok_or("no event of a broker")?;
+            (queue, &event["messages"])
+        }
+    };
     let queue = queue.split("::").next().unwrap_or(queue);
     let bodies = messages.as_array().ok_or("no list")?.iter().map(|message| {
         let bytes = base64_simd::STANDARD.decode_to_vec(message["data"].as_str().unwrap_or_default())?;

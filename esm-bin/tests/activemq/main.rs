@@ -9,6 +9,7 @@ mod failover;
 mod failures;
 mod faults;
 mod groups;
+mod processes;
 mod queues;
 mod sharing;
 mod shutdown;

@@ -2,4 +2,6 @@
 
 pub(crate) mod function;
 pub(crate) mod proxy;
+#[allow(dead_code, reason = "not every program needs it")]
+pub(crate) mod record;
 pub(crate) mod service;
