@@ -13,6 +13,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use esm_core::invoker::{Outcome, Reply};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::Builder;
 use tracing::error;
 use uuid::Uuid;
@@ -196,6 +197,7 @@ fn serve(file: &Path, format: Option<LogFormat>) -> u8 {
         eprintln!("esm: {error:#}");
         return NOT_CONFIGURED;
     }
+    hide();
     match config::load(file, &environment()) {
         Ok(config) => run_service(config, file),
         Err(problems) => {
@@ -208,6 +210,7 @@ fn serve(file: &Path, format: Option<LogFormat>) -> u8 {
 }
 
 fn invoke(name: &str, event: &Path, file: &Path) -> u8 {
+    hide();
     let config = match config::load(file, &environment()) {
         Ok(config) => config,
         Err(problems) => {
@@ -247,6 +250,13 @@ fn invoke(name: &str, event: &Path, file: &Path) -> u8 {
     };
     eprintln!("esm: {words}");
     FAILED
+}
+
+/// Keeps our memory and environment, where secrets are, from other processes of the same user, functions among them, and
+/// out of core dumps. What we start is not hidden.
+fn hide() {
+    // No kernel refuses it.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 fn mappings(command: Option<&MappingsCommand>, endpoint: &str, as_json: bool) -> u8 {

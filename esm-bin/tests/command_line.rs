@@ -341,6 +341,32 @@ fn sample_events_are_those_of_each_broker() {
 }
 
 #[test]
+fn what_serves_or_invokes_functions_shows_its_environment_to_no_process_of_the_same_user() {
+    use std::os::unix::{fs::MetadataExt as _, process::CommandExt as _};
+
+    let function = function(r#"["sleep", "600"]"#);
+    let configuration = format!("[server]\nlisten = \"127.0.0.1:0\"\n{function}");
+    for arguments in [&["invoke", "f", "--event", "event.json"][..], &["serve"]] {
+        let (mut command, folder) = esm(arguments, &configuration);
+        std::fs::write(folder.path().join("event.json"), "1").unwrap();
+        if fs::metadata("/proc/self").unwrap().uid() == 0 {
+            // Root sees everything, but whom the system lets see it can be told by the group.
+            command.gid(1);
+        }
+        let mut service = command.stderr(Stdio::null()).spawn().unwrap();
+        let environment = format!("/proc/{}/environ", service.id());
+
+        until("the environment to be root's", || {
+            let owner = fs::metadata(&environment).unwrap();
+            (owner.uid(), owner.gid()) == (0, 0)
+        });
+
+        service.kill().unwrap();
+        service.wait().unwrap();
+    }
+}
+
+#[test]
 fn no_function_outlives_the_service_that_started_it() {
     // Nor does what it has started itself.
     let script = "sleep 600 & echo $$ $! >process.new; mv process.new process; wait";

@@ -189,7 +189,7 @@ impl Answer<'_> {
     }
 
     /// The type of a service's error: AWS appends `Exception` to most, and some append a URI.
-    fn error_type(&self) -> Option<&str> {
+    pub(crate) fn error_type(&self) -> Option<&str> {
         let kind = self.header("x-amzn-errortype").or_else(|| self.header("error-type"))?;
         let kind = kind.split(':').next().unwrap_or(kind).trim();
         Some(kind.strip_suffix("Exception").unwrap_or(kind))

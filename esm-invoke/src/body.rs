@@ -45,20 +45,23 @@ impl Body for EventBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let frame = self.frames.next();
-        if frame.is_some() {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let frame = Pin::new(&mut self.frames).poll_frame(context);
+        if matches!(frame, Poll::Ready(Some(_))) {
             self.progress.send_replace(self.frames.left());
         }
-        Poll::Ready(frame.map(|bytes| Ok(Frame::data(bytes))))
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.frames.left() == 0
+        self.frames.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.frames.left() as u64)
+        Body::size_hint(&self.frames)
     }
 }
 

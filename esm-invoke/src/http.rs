@@ -180,8 +180,8 @@ impl HttpInvoker {
         })
     }
 
-    /// Posts the event with these headers.
-    pub(crate) async fn post(&self, event: Event, headers: HeaderMap) -> Reply {
+    /// Posts the event with these headers. Beside the reply stands the type of the error that the service gave, if any.
+    pub(crate) async fn post(&self, event: Event, headers: HeaderMap) -> (Reply, Option<String>) {
         let (body, progress) = EventBody::new(event);
         let mut request = Request::new(Method::POST, self.url.clone());
         *request.headers_mut() = headers;
@@ -206,15 +206,15 @@ impl HttpInvoker {
         &self.endpoint
     }
 
-    async fn exchange(&self, request: Request, progress: &Progress) -> Reply {
+    async fn exchange(&self, request: Request, progress: &Progress) -> (Reply, Option<String>) {
         let mut overdue = pin!(progress.clone().overdue(self.stall_timeout, self.timeout));
         let response = tokio::select! {
             response = self.client.execute(request) => response,
-            overdue = &mut overdue => return self.overdue(overdue).into(),
+            overdue = &mut overdue => return (self.overdue(overdue).into(), None),
         };
         let mut response = match response {
             Ok(response) => response,
-            Err(error) => return self.never_answered(&error, progress).into(),
+            Err(error) => return (self.never_answered(&error, progress).into(), None),
         };
         let mut answer = Answer {
             endpoint: &self.endpoint,
@@ -229,8 +229,11 @@ impl HttpInvoker {
         };
         match read {
             // An error is known by its head; as much of its body as came is good enough.
-            Err(broken) if answer.is_result() => self.broke_off(broken).into(),
-            _ => Reply { outcome: answer.outcome(SystemTime::now()), body: answer.body.into() },
+            Err(broken) if answer.is_result() => (self.broke_off(broken).into(), None),
+            _ => {
+                let error_type = answer.error_type().map(str::to_owned);
+                (Reply { outcome: answer.outcome(SystemTime::now()), body: answer.body.into() }, error_type)
+            }
         }
     }
 
@@ -282,7 +285,7 @@ impl Invoke for HttpInvoker {
         if let Some(signature) = self.signer.as_ref().and_then(|signer| signature(signer, event.clone())) {
             headers.insert(signature::HEADER, signature);
         }
-        self.post(event, headers).await
+        self.post(event, headers).await.0
     }
 }
 

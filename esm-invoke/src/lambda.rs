@@ -17,16 +17,18 @@ use reqwest::{Method, header::HeaderMap};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    aws::{AwsError, CredentialChain, Scope, endpoint, hexadecimal, sign},
+    aws::{AwsError, CredentialChain, Scope, endpoint, sign},
     backend::Backend,
     http::{HttpInvoker, HttpSettings, HttpSettingsError, Protocol},
+    signature::hexadecimal,
 };
 
 /// All that is not unreserved in URLs.
 const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Errors of AWS that say that the credentials have expired, or were changed.
-const CREDENTIALS_REFUSED: [&str; 3] = ["ExpiredToken", "UnrecognizedClient", "InvalidSignature"];
+/// Types of AWS's errors that say that the credentials have expired, or were changed.
+const CREDENTIALS_REFUSED: [&str; 3] = [EXPIRED, "UnrecognizedClient", "InvalidSignature"];
+const EXPIRED: &str = "ExpiredToken";
 
 /// Which function is invoked, and as whom.
 pub struct LambdaSettings {
@@ -78,17 +80,17 @@ impl LambdaInvoker {
     }
 
     /// Who has old credentials gets new ones, and the function's configuration is not to blame.
-    async fn renew(&self, outcome: Outcome) -> Outcome {
-        match outcome {
-            Outcome::NotUsable { reason } if CREDENTIALS_REFUSED.iter().any(|kind| reason.contains(kind)) => {
+    async fn renew(&self, outcome: Outcome, error_type: Option<String>) -> Outcome {
+        match (outcome, error_type) {
+            (Outcome::NotUsable { reason }, Some(error_type)) if CREDENTIALS_REFUSED.contains(&&*error_type) => {
                 self.credentials.forget().await;
-                if reason.contains("ExpiredToken") {
+                if error_type == EXPIRED {
                     Outcome::Unavailable { reason, retry_after: None }
                 } else {
                     Outcome::NotUsable { reason }
                 }
             }
-            outcome => outcome,
+            (outcome, _) => outcome,
         }
     }
 }
@@ -98,8 +100,8 @@ impl Invoke for LambdaInvoker {
     async fn invoke(&self, event: Event) -> Reply {
         match self.signature(&event).await {
             Ok(headers) => {
-                let Reply { outcome, body } = self.http.post(event, headers).await;
-                Reply { outcome: self.renew(outcome).await, body }
+                let (Reply { outcome, body }, error_type) = self.http.post(event, headers).await;
+                Reply { outcome: self.renew(outcome, error_type).await, body }
             }
             Err(AwsError::Unreachable(reason)) => {
                 Outcome::Unavailable { reason: format!("no credentials for AWS: {reason}"), retry_after: None }.into()

@@ -26,13 +26,16 @@ impl Signer {
         for piece in event.into_chunks() {
             mac.update(&piece);
         }
-        let mut signature = format!("t={seconds},v1=");
-        for byte in mac.finalize().into_bytes() {
-            // Writing to a text cannot fail.
-            let _ = write!(signature, "{byte:02x}");
-        }
-        signature
+        format!("t={seconds},v1={}", hexadecimal(&mac.finalize().into_bytes()))
     }
+}
+
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

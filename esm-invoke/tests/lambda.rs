@@ -143,6 +143,7 @@ async fn each_answer_of_the_invoke_api_has_its_meaning() {
     check(502, "x-amzn-errortype=InvalidRuntimeException", "{}", "not usable").await;
     check(502, "x-amzn-errortype=KMSAccessDeniedException", "{}", "not usable").await;
     check(403, "x-amzn-errortype=AccessDeniedException", "{}", "not usable").await;
+    check(403, "x-amzn-errortype=AccessDeniedException", r#"{"message":"ExpiredTokenException"}"#, "not usable").await;
     check(404, "x-amzn-errortype=ResourceNotFoundException", "{}", "not usable").await;
     check(400, "x-amzn-errortype=InvalidParameterValueException", "{}", "not usable").await;
     check(413, "x-amzn-errortype=RequestEntityTooLargeException", "{}", "too large").await;
@@ -189,6 +190,22 @@ async fn without_credentials_the_function_cannot_be_used() {
     let invoker = invoker("pizza", "http://127.0.0.1:1", chain(variables, "http://127.0.0.1:1", None));
     let outcome = invoker.invoke(event()).await.outcome;
     assert!(matches!(&outcome, Outcome::NotUsable { reason } if reason.contains("no credentials")), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn what_is_secret_in_an_endpoint_is_not_told() {
+    let script = Script::default();
+    let endpoint = script.start().await.replace("http://", "http://esm:hunter2@") + "/?token=hunter3";
+    let role = "arn:aws:iam::123456789012:role/invoker".to_owned();
+    for (endpoint, words) in
+        [(endpoint.as_str(), "answered 503"), ("http://esm:hunter2@127.0.0.1:1/?token=hunter3", "cannot call")]
+    {
+        script.answers.lock().unwrap().push((503, "", "{}"));
+        let invoker = invoker("pizza", endpoint, chain(keys("AKID", "s"), endpoint, Some(role.clone())));
+        let outcome = invoker.invoke(event()).await.outcome;
+        let Outcome::Unavailable { reason, .. } = outcome else { panic!("{outcome:?}") };
+        assert!(reason.contains(words) && !reason.contains("hunter"), "{reason}");
+    }
 }
 
 mod moto {

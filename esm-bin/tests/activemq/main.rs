@@ -10,6 +10,7 @@ mod failures;
 mod faults;
 mod groups;
 mod memory;
+mod processes;
 mod queues;
 mod sharing;
 mod shutdown;

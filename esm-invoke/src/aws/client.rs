@@ -1,9 +1,6 @@
 //! Small calls of AWS's services: a signed request, and an answer in one piece.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqsign_aws_core::Credential;
@@ -18,6 +15,7 @@ use super::signing::{Scope, sign};
 use crate::{
     http::{connecting_client, system_tls},
     members::{Members, for_log},
+    signature::hexadecimal,
 };
 
 /// How long a call may take.
@@ -104,13 +102,18 @@ impl AwsClient {
         *request.headers_mut() = headers;
         *request.body_mut() = Some(body.into());
         timeout(PATIENCE, self.exchange(request)).await.unwrap_or_else(|_| {
-            Err(AwsError::Unreachable(format!("{} did not answer within {} s", self.url, PATIENCE.as_secs())))
+            Err(AwsError::Unreachable(format!("{} did not answer within {} s", self.public_url(), PATIENCE.as_secs())))
         })
+    }
+
+    /// The URL as people may see it.
+    fn public_url(&self) -> String {
+        crate::answer::public(&self.url)
     }
 
     async fn exchange(&self, request: Request) -> Result<Bytes, AwsError> {
         let unreachable = |error: reqwest::Error| {
-            AwsError::Unreachable(format!("cannot call {}: {}", self.url, crate::http::root(&error)))
+            AwsError::Unreachable(format!("cannot call {}: {}", self.public_url(), crate::http::root(&error)))
         };
         let mut response = self.http.execute(request).await.map_err(unreachable)?;
         let mut body = Vec::new();
@@ -127,7 +130,10 @@ impl AwsClient {
         let header = response.headers().get("x-amzn-errortype").and_then(|value| value.to_str().ok());
         let (error_type, message) = told(header, &body);
         if status.is_server_error() || status.as_u16() == 429 || error_type.contains("Throttling") {
-            return Err(AwsError::Unreachable(format!("{} answered {status} ({error_type}: {message})", self.url)));
+            return Err(AwsError::Unreachable(format!(
+                "{} answered {status} ({error_type}: {message})",
+                self.public_url()
+            )));
         }
         Err(AwsError::Refused { service: self.service.into(), status: status.as_u16(), error_type, message })
     }
@@ -161,12 +167,4 @@ pub(crate) fn endpoint(service: &str, region: &str, endpoint_url: Option<&str>) 
             format!("https://{service}.{region}.{domain}")
         }
     }
-}
-
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a text cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -10,12 +10,12 @@ mod environment;
 pub mod secrets;
 mod signing;
 
+#[cfg(feature = "lambda")]
+pub(crate) use self::{
+    client::endpoint,
+    signing::{Scope, sign},
+};
 pub use self::{
     client::{AwsClient, AwsError},
     credentials::{CredentialChain, Identity},
-};
-#[cfg(feature = "lambda")]
-pub(crate) use self::{
-    client::{endpoint, hexadecimal},
-    signing::{Scope, sign},
 };

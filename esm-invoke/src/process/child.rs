@@ -3,13 +3,15 @@
 use std::{
     ffi::OsString,
     io,
-    os::unix::process::CommandExt as _,
     process::{self, Command, ExitStatus},
     sync::{Arc, LazyLock},
     thread,
 };
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid},
+};
 use tokio::{
     signal::unix::{Signal as Signals, SignalKind, signal},
     sync::{mpsc, oneshot},
@@ -17,7 +19,8 @@ use tokio::{
 
 use super::keeper;
 
-/// A process that leads a group of its own, and ends with whatever else is in the group.
+/// A process that leads a group of its own (`launch` makes it, with the session), and ends with whatever else is in the
+/// group.
 ///
 /// It is looked at, but not waited for, until it has ended and the group was ended too: so long its
 /// id, which names the group, cannot become that of another, and signals reach nobody else.
@@ -30,10 +33,9 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts the command in a group of its own, which ends with us.
-    pub(super) async fn start(mut command: Command, launcher: Arc<[OsString]>) -> io::Result<Self> {
+    /// Starts the command, whose group ends with us.
+    pub(super) async fn start(command: Command, launcher: Arc<[OsString]>) -> io::Result<Self> {
         let ends = signal(SignalKind::child())?;
-        command.process_group(0);
         let (reply, process) = oneshot::channel();
         let starter = STARTER.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
         starter.send(Order { command, launcher, reply }).await.map_err(io::Error::other)?;
@@ -52,10 +54,12 @@ impl Child {
         self.group
     }
 
-    /// Sends a signal to the whole group.
+    /// Sends a signal to the whole group, or to the process while it has not made one yet.
     pub(super) fn signal(&self, signal: Signal) {
-        // A group that is gone needs none.
-        let _ = kill_process_group(self.group, signal);
+        if kill_process_group(self.group, signal) == Err(Errno::SRCH) {
+            // A process that has ended needs none.
+            let _ = kill_process(self.group, signal);
+        }
     }
 
     /// Waits for the process's end, and ends what is left of its group. May be dropped half-way; is

@@ -12,7 +12,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit, setsid};
 
 use super::{
     FileAccess,
@@ -91,6 +91,8 @@ impl Launch {
         if getppid().map(Pid::as_raw_pid) != Some(self.parent) {
             return Err(io::Error::other("the service that started it has ended"));
         }
+        // A group tells whose process it is, and within a session anybody may join a group.
+        setsid()?;
         rustix::thread::set_no_new_privs(true)?;
         // A crash must not leave the messages that a function works on in a file.
         set(Resource::Core, Some(0))?;

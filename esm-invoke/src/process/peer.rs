@@ -6,18 +6,24 @@ use std::{
     os::unix::ffi::OsStrExt as _,
 };
 
+use rustix::process::{Uid, geteuid};
+
 /// The process group among `groups` that holds the other end of a connection, if one of them does.
 /// A process group has the id of the process that leads it.
 pub(super) fn group_of(peer: SocketAddr, local: SocketAddr, groups: &[i32]) -> io::Result<Option<i32>> {
     let Some(socket) = socket(&fs::read_to_string("/proc/self/net/tcp")?, peer, local) else { return Ok(None) };
+    // Looking at every process takes long, so that other users must not be able to ask for it.
+    if !may_be_ours(socket.user, geteuid()) {
+        return Ok(None);
+    }
     // Nearly always it is the leader of the group itself.
-    if let Some(leader) = groups.iter().find(|leader| holds(**leader, socket)) {
+    if let Some(leader) = groups.iter().find(|leader| holds(**leader, socket.inode)) {
         return Ok(Some(*leader));
     }
     for entry in fs::read_dir("/proc")? {
         let Some(process) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         if let Some(group) = group(process).filter(|group| groups.contains(group))
-            && holds(process, socket)
+            && holds(process, socket.inode)
         {
             return Ok(Some(group));
         }
@@ -25,17 +31,30 @@ pub(super) fn group_of(peer: SocketAddr, local: SocketAddr, groups: &[i32]) -> i
     Ok(None)
 }
 
-/// The number of the socket that is bound to `peer` and connected to `local`. The table has a line
-/// for each socket, `number: local remote state queues timer retransmits user timeouts inode`.
-fn socket(table: &str, peer: SocketAddr, local: SocketAddr) -> Option<u64> {
+#[derive(Debug, PartialEq, Eq)]
+struct Socket {
+    user: u32,
+    inode: u64,
+}
+
+/// The socket that is bound to `peer` and connected to `local`. The table has a line for each socket,
+/// `number: local remote state queues timer retransmits user timeouts inode`.
+fn socket(table: &str, peer: SocketAddr, local: SocketAddr) -> Option<Socket> {
     let (peer, local) = (in_table(peer)?, in_table(local)?);
     table.lines().find_map(|line| {
         let mut fields = line.split_ascii_whitespace().skip(1);
         if fields.next()? != peer || fields.next()? != local {
             return None;
         }
-        fields.nth(6)?.parse().ok().filter(|inode| *inode != 0)
+        let user = fields.nth(4)?.parse().ok()?;
+        let inode = fields.nth(1)?.parse().ok().filter(|inode| *inode != 0)?;
+        Some(Socket { user, inode })
     })
+}
+
+/// Whether a function that we started may be this user: only root's can have become another one.
+fn may_be_ours(user: u32, we: Uid) -> bool {
+    we.is_root() || we.as_raw() == user
 }
 
 /// An address as the table writes it: the bytes in the machine's order, then the port.
@@ -71,6 +90,27 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn a_socket_and_whose_it_is_stand_in_the_table() {
+        let header =
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+        let line = |local, remote, inode| {
+            let (local, remote) = (in_table(local).unwrap(), in_table(remote).unwrap());
+            format!("   7: {local} {remote} 01 00000000:00000000 02:000AFC8A 00000000  1001        0 {inode} 2 0\n")
+        };
+        let [peer, local] = [40_000, 9_001].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let table = [header, &line(local, peer, 5), &line(peer, local, 6)].concat();
+        assert_eq!(socket(&table, peer, local), Some(Socket { user: 1_001, inode: 6 }));
+        assert_eq!(socket(&line(peer, local, 0), peer, local), None, "nobody holds it any more");
+    }
+
+    #[test]
+    fn another_users_connection_is_none_of_a_functions_unless_we_are_root() {
+        assert!(may_be_ours(1_001, Uid::from_raw(1_001)));
+        assert!(!may_be_ours(1_002, Uid::from_raw(1_001)));
+        assert!(may_be_ours(1_002, Uid::ROOT));
+    }
 
     #[test]
     fn a_connection_belongs_to_the_process_group_that_holds_it() {

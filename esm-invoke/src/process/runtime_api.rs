@@ -6,15 +6,12 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use base64_simd::STANDARD;
 use bytes::{Bytes, BytesMut};
-use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Either, Full};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
@@ -27,8 +24,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::{JoinSet, spawn_blocking},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
@@ -44,6 +42,10 @@ use crate::{frames::Frames, limits::RESULT_LIMIT};
 
 /// How many connections one process may have, on average. The official clients have one or two.
 const CONNECTIONS: usize = 16;
+/// How many of those who connect are looked at at once.
+const LOOKS: usize = 4;
+/// How often strangers are told of, who may come at any rate.
+const STRANGERS_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// After an error in accepting, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -68,7 +70,8 @@ impl RuntimeApi {
             address,
             arn: function,
             timeout: settings.timeout,
-            most_connections: usize::from(settings.instances.get()) * CONNECTIONS,
+            places: Semaphore::new(usize::from(settings.instances.get()) * CONNECTIONS),
+            stranger_told_at: Mutex::default(),
             processes,
         };
         let serving = tokio::spawn(Arc::new(server).accept_all(listener));
@@ -85,14 +88,19 @@ struct Server {
     address: SocketAddr,
     arn: HeaderValue,
     timeout: Duration,
-    most_connections: usize,
+    /// One for each connection that the function may have.
+    places: Semaphore,
+    stranger_told_at: Mutex<Option<Instant>>,
     processes: Arc<Processes>,
 }
 
 impl Server {
     async fn accept_all(self: Arc<Self>, listener: TcpListener) {
         let mut connections = JoinSet::new();
+        let looks = Arc::new(Semaphore::new(LOOKS));
         loop {
+            // Nobody closes the semaphore.
+            let look = looks.clone().acquire_owned().await;
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -102,18 +110,35 @@ impl Server {
                 }
             };
             while connections.try_join_next().is_some() {}
-            match self.owner(peer).await {
-                Some(_) if connections.len() >= self.most_connections => {
-                    warn!(function = self.name, "the function has too many connections to the Runtime API");
-                }
-                Some(instance) => {
-                    connections.spawn(self.clone().converse(stream, instance));
-                }
-                None => {
-                    warn!(function = self.name, %peer, "something else than the function connected to its Runtime API");
-                }
-            }
+            let server = self.clone();
+            connections.spawn(async move {
+                let owner = server.owner(peer).await;
+                drop(look);
+                server.meet(stream, peer, owner).await;
+            });
         }
+    }
+
+    async fn meet(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, owner: Option<Arc<Instance>>) {
+        let Some(instance) = owner else {
+            if self.is_first_stranger_for_long() {
+                warn!(function = self.name, %peer, "something else than the function connected to its Runtime API");
+            }
+            return;
+        };
+        match self.places.try_acquire() {
+            Ok(_place) => self.clone().converse(stream, instance).await,
+            Err(_) => warn!(function = self.name, "the function has too many connections to the Runtime API"),
+        }
+    }
+
+    fn is_first_stranger_for_long(&self) -> bool {
+        let mut told_at = self.stranger_told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = told_at.is_none_or(|at| at.elapsed() >= STRANGERS_TOLD_EVERY);
+        if is_first {
+            *told_at = Some(Instant::now());
+        }
+        is_first
     }
 
     /// The process that has the other end of a connection, if it is the function's.
@@ -167,7 +192,7 @@ impl Server {
         let deadline = SystemTime::now() + self.timeout;
         let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let deadline = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-        let mut response = Response::new(Either::Left(EventBody(Frames::new(taken.event))));
+        let mut response = Response::new(Either::Left(Frames::new(taken.event)));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Ok(request_id) = HeaderValue::from_str(&taken.request_id) {
@@ -279,27 +304,7 @@ async fn read(mut body: Incoming) -> Result<(Bytes, HeaderMap), Unread> {
     if size <= RESULT_LIMIT { Ok((whole.freeze(), trailers)) } else { Err(Unread::TooLarge) }
 }
 
-type Reply = Either<EventBody, Full<Bytes>>;
-
-/// The event as a response's body.
-struct EventBody(Frames);
-
-impl Body for EventBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.next().map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.left() == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.left() as u64)
-    }
-}
+type Reply = Either<Frames, Full<Bytes>>;
 
 fn accepted() -> Response<Reply> {
     json_response(StatusCode::ACCEPTED, Bytes::from_static(br#"{"status":"OK"}"#))

@@ -148,9 +148,18 @@ impl Log {
 
     /// What was said so far about one process.
     pub(crate) fn of_process(&self, process: i64) -> Vec<Value> {
+        self.with("process", &process.into())
+    }
+
+    /// What was said so far about one function.
+    pub(crate) fn of_function(&self, name: &str) -> Vec<Value> {
+        self.with("function", &name.into())
+    }
+
+    fn with(&self, member: &str, value: &Value) -> Vec<Value> {
         let log = self.0.lock().unwrap();
         let events = log.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-        events.filter(|event| event["process"] == process).collect()
+        events.filter(|event| event[member] == *value).collect()
     }
 }
 

@@ -11,8 +11,8 @@ use tokio::{
 };
 
 use crate::{
-    bench::{Client, Function, lives, until},
-    common::settings,
+    bench::{Client, Function, Log, lives, until},
+    common::{LONG, settings},
 };
 use esm_invoke::process::{FileAccess, ProcessInvoker, ProcessSettings};
 
@@ -59,6 +59,13 @@ async fn the_limits_reach_the_process() {
     (settings.memory_in_mebibytes, settings.open_files) = (Some(64), Some(50));
     let (reason, _) = start(settings).refusal().await;
     assert!(reason.ends_with("it printed last: 65536 | 50 | 0 | NoNewPrivs: 1"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_process_leads_a_session_whose_groups_no_other_function_can_join() {
+    let script = "read -r process _ _ _ group session _ </proc/self/stat; [ $process = $$ ]; echo $? $((group - $$)) $((session - $$)); exit 1";
+    let (reason, _) = start(shell(script)).refusal().await;
+    assert!(reason.ends_with("it printed last: 0 0 0"), "{reason}");
 }
 
 #[tokio::test]
@@ -124,6 +131,24 @@ async fn a_stranger_is_turned_away_from_the_runtime_api() {
     let _ = stream_all(&mut stranger, request, &mut answer).await;
     assert_eq!(answer, b"");
     assert_eq!(function.result(json!({ "do": "echo", "value": 1 })).await, 1, "the event went to the function");
+}
+
+#[tokio::test]
+async fn strangers_are_told_of_once_however_many_come() {
+    let log = Log::capture();
+    let mut client = Client::rust();
+    client.settings.name = "visited".into();
+    let function = client.start();
+    let told = function.result(json!({ "do": "tell" })).await;
+    let address = told["environment"]["AWS_LAMBDA_RUNTIME_API"].as_str().unwrap();
+    for _ in 0..20 {
+        let mut stranger = TcpStream::connect(address).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(LONG, stranger.read_to_end(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(answer, b"");
+    }
+    let told_of = log.of_function("visited").into_iter().filter(|event| event["peer"].is_string());
+    assert_eq!(told_of.count(), 1);
 }
 
 /// Takes one event and streams a result for it, as clients do, with what is left to say at its end.
