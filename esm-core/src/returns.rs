@@ -10,8 +10,9 @@ const RESERVE: u32 = 3;
 const LEAST: Duration = Duration::from_secs(5);
 
 /// For how long what was not tried is kept while nothing can be tried, if the broker lets a delivery be held for so long.
+/// A batch that has to go back by then goes first, and what is behind it need not.
 pub(crate) fn longest_wait(hold_limit: Duration) -> Duration {
-    hold_limit / 2
+    hold_limit / 2 + Duration::from_secs(1)
 }
 
 /// Whether one of the next returns would be the last of a message that has come back so often: it is invoked next and
