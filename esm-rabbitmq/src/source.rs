@@ -124,7 +124,7 @@ impl Connect for RabbitSource {
         let reading = tokio::spawn(reader.run(lost_sender).in_current_span());
         Ok(Session {
             deliveries,
-            hand,
+            hand: hand.clone(),
             lost,
             trouble: connection.trouble.clone(),
             outdated: Box::pin({
@@ -139,6 +139,7 @@ impl Connect for RabbitSource {
             consumer: Arc::new(RabbitConsumer {
                 channel,
                 consuming: Mutex::new(consuming),
+                hand,
                 successors,
                 has_destination: self.settings.destination.is_some(),
                 place,
