@@ -9,7 +9,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use esm_core::source::{Consumer, DeadLettered, Disposition, Receipt, SourceError};
+use esm_core::{
+    memory::Hand,
+    source::{Consumer, DeadLettered, Disposition, Receipt, SourceError},
+};
 use futures_util::{TryStreamExt, stream::FuturesOrdered};
 use lapin::{
     Channel,
@@ -34,6 +37,8 @@ use crate::{
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How long the end of a consumer may take when more is on its way than there is memory for: it comes behind that.
+const FLOOD: Duration = Duration::from_secs(60);
 /// How long a success waits for those before it. An acknowledgement for each message costs several
 /// times the work of one for many; a slower function loses nothing that counts.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -41,6 +46,7 @@ const PATIENCE: Duration = Duration::from_millis(10);
 pub(crate) struct RabbitConsumer {
     pub(crate) channel: Channel,
     pub(crate) consuming: Mutex<Consuming>,
+    pub(crate) hand: Hand,
     /// Takes consumers to the reader.
     pub(crate) successors: mpsc::Sender<lapin::Consumer>,
     /// What is given up is published elsewhere; nobody said that the queue has a dead-letter exchange.
@@ -115,11 +121,11 @@ impl RabbitConsumer {
         let mut consuming = self.consuming.lock().await;
         let next = self.open_after(&consuming, prefetch).await?;
         let before = std::mem::replace(&mut *consuming, next);
-        before.end(&self.channel, &self.place).await?;
+        before.end(&self.channel, &self.place, GOODBYE).await?;
         // A classic queue with a single active consumer makes the next one active, and sends it nothing until something
         // else happens there. A further consumer is enough.
         let visitor = self.open_after(&consuming, 1).await?;
-        visitor.end(&self.channel, &self.place).await?;
+        visitor.end(&self.channel, &self.place, GOODBYE).await?;
         consuming.number = visitor.number;
         Ok(())
     }
@@ -190,12 +196,12 @@ impl Consuming {
         Ok((Self { name: name.to_owned(), tag, number }, consumer))
     }
 
-    async fn end(&self, channel: &Channel, place: &Place) -> Result<(), SourceError> {
+    async fn end(&self, channel: &Channel, place: &Place, patience: Duration) -> Result<(), SourceError> {
         let cancelled = channel.basic_cancel(self.tag.clone(), BasicCancelOptions { nowait: false });
         // A connection that the broker blocks sends nothing, not even this.
-        let cancelled = timeout(GOODBYE, cancelled).await.map_err(|_| SourceError::Protocol {
+        let cancelled = timeout(patience, cancelled).await.map_err(|_| SourceError::Protocol {
             broker: place.broker.clone(),
-            words: format!("it did not end the consumer within {} s", GOODBYE.as_secs()),
+            words: format!("it did not end the consumer within {} s", patience.as_secs()),
         })?;
         cancelled.map_err(|error| place.explain(&error))
     }
@@ -252,7 +258,8 @@ impl Consumer for RabbitConsumer {
 
     async fn cancel(&self) -> Result<(), SourceError> {
         self.cancelled.store(true, Ordering::Release);
-        self.consuming.lock().await.end(&self.channel, &self.place).await
+        let patience = if self.hand.is_over() { FLOOD } else { GOODBYE };
+        self.consuming.lock().await.end(&self.channel, &self.place, patience).await
     }
 
     async fn close(&self) {

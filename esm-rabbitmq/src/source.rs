@@ -125,7 +125,7 @@ impl Connect for RabbitSource {
         let reading = tokio::spawn(reader.run(lost_sender).in_current_span());
         Ok(Session {
             deliveries,
-            hand,
+            hand: hand.clone(),
             lost,
             trouble: connection.trouble.clone(),
             outdated: Box::pin({
@@ -145,6 +145,7 @@ impl Connect for RabbitSource {
             consumer: Arc::new(RabbitConsumer {
                 channel,
                 consuming: Mutex::new(consuming),
+                hand,
                 successors,
                 has_destination: self.settings.destination.is_some(),
                 place,

@@ -82,6 +82,25 @@ fn what_failed_is_told_from_its_neighbours_if_the_file_says_so() {
 }
 
 #[test]
+fn the_memory_is_shared_by_the_mappings_that_are_enabled() {
+    const MEBIBYTE: usize = 1024 * 1024;
+    let with = |lines: &str, more: &str| {
+        let server = format!("[server]\nlisten = \"127.0.0.1:0\"\n{lines}\n");
+        valid(&[&server, BROKER, SECRET, FUNCTION, MAPPING, more].concat(), &[])
+    };
+    let other = MAPPING.replace("\"q\"", "\"other\"");
+    assert_eq!(with("", "").share_of_memory(), 512 * MEBIBYTE);
+    let limit = "memory_limit_in_mebibytes = 16";
+    assert_eq!(with(limit, "").share_of_memory(), 16 * MEBIBYTE);
+    assert_eq!(with(limit, "").warnings, []);
+    let two = with(limit, &other);
+    assert_eq!(two.share_of_memory(), 8 * MEBIBYTE);
+    let [warning] = two.warnings.as_slice() else { panic!("there is one warning: {:?}", two.warnings) };
+    assert_eq!(warning.key, "server.memory_limit_in_mebibytes");
+    assert_eq!(with(limit, &(other + "enabled = false\n")).share_of_memory(), 16 * MEBIBYTE);
+}
+
+#[test]
 fn the_same_mapping_twice_is_refused_and_a_shared_queue_is_warned_of() {
     check_mapping(
         MAPPING,

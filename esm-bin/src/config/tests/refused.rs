@@ -1,6 +1,6 @@
 //! What is refused, and in which words.
 
-use super::{ACTIVEMQ, BROKER, FUNCTION, MAPPING, SECRET, check, check_mapping, problems, valid, whole};
+use super::{ACTIVEMQ, BROKER, FUNCTION, MAPPING, SECRET, check, check_mapping, valid, whole};
 
 #[test]
 fn ten_mistakes_are_ten_problems_with_their_keys() {
@@ -198,6 +198,7 @@ fn what_this_build_does_not_act_on_is_refused() {
         "metrics_config = {}",
         &["event_source_mappings[0].metrics_config: this build does not act on it yet"],
     );
+    check("[server]\nmemory_limit_in_mebibytes = 15\n", &["server.memory_limit_in_mebibytes: must be from 16"]);
     check("[functions.g]\nhttp = { url = \"http://h/\", protocol = \"lambda\" }\n", &[]);
     check("[brokers.b]\nengine = \"kafka\"\nendpoints = [\"h\"]\n", &["brokers.b.engine: must be"]);
 }
