@@ -138,6 +138,7 @@ pub enum HttpSettingsError {
 /// invocation at a time.
 pub struct HttpInvoker {
     client: Client<Connector, EventBody>,
+    #[cfg(feature = "lambda")]
     url: Url,
     uri: Uri,
     headers: HeaderMap,
@@ -182,6 +183,7 @@ impl HttpInvoker {
         Ok(Self {
             client: client(tls, connect_timeout),
             endpoint: public(&url),
+            #[cfg(feature = "lambda")]
             url,
             uri,
             headers,

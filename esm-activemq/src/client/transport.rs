@@ -494,11 +494,7 @@ impl Reader {
         }
     }
 
-    fn act(
-        &mut self,
-        consumers: &mut Consumers,
-        action: Action,
-    ) -> Result<(), ClientError> {
+    fn act(&mut self, consumers: &mut Consumers, action: Action) -> Result<(), ClientError> {
         match action {
             Action::Nothing => {}
             Action::Deliver(dispatch) => {
