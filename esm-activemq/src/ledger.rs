@@ -5,7 +5,7 @@
 //! lent. The broker takes it literally: so a range covers a run of messages that all belong to the
 //! success, with nothing else left between them.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use esm_core::source::Receipt;
 
@@ -14,8 +14,8 @@ use crate::openwire::{Message, MessageId, ProducerId};
 /// Holds what is lent, and nothing of what is settled: a single message may stay lent for very long.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    /// By receipt. Receipts are numbers that count up with each message.
-    lent: BTreeMap<u64, Entry>,
+    /// In the order of their receipts, which are numbers that count up with each message.
+    lent: VecDeque<Entry>,
     last_receipt: u64,
     /// The ids of a producer's messages share its id.
     producer: Option<ProducerId>,
@@ -23,6 +23,7 @@ pub(crate) struct Ledger {
 }
 
 struct Entry {
+    receipt: u64,
     message_id: MessageId,
     fate: Fate,
 }
@@ -51,7 +52,7 @@ impl Ledger {
     pub(crate) fn lend(&mut self, message_id: &MessageId, fate: Fate) -> Receipt {
         let message_id = self.own(message_id);
         self.last_receipt += 1;
-        self.lent.insert(self.last_receipt, Entry { message_id, fate });
+        self.lent.push_back(Entry { receipt: self.last_receipt, message_id, fate });
         Receipt(self.last_receipt)
     }
 
@@ -62,7 +63,7 @@ impl Ledger {
 
     /// The newest one that is lent.
     pub(crate) fn newest(&self) -> Option<&MessageId> {
-        self.lent.last_key_value().map(|(_, entry)| &entry.message_id)
+        self.lent.back().map(|entry| &entry.message_id)
     }
 
     /// Takes out what succeeded, as the runs that acknowledge it. The last run is a single message: waiting for
@@ -73,37 +74,25 @@ impl Ledger {
             receipts.sort_unstable();
         }
         receipts.dedup();
-        receipts.retain(|receipt| self.lent.contains_key(receipt));
-        let mut runs = Vec::with_capacity(2);
-        let mut run_start = 0;
-        for end in 1..=receipts.len() {
-            let is_last = end == receipts.len();
-            if !is_last && self.are_neighbours(receipts[end - 1], receipts[end]) {
-                continue;
-            }
-            let run = &receipts[run_start..end];
-            if is_last && run.len() > 1 {
-                runs.extend(self.run(&run[..run.len() - 1]));
-                runs.extend(self.run(&run[run.len() - 1..]));
-            } else {
-                runs.extend(self.run(run));
-            }
-            run_start = end;
+        let places = self.places(&receipts);
+        let mut runs: Vec<&[usize]> = places.chunk_by(|one, other| *other == one + 1).collect();
+        if let Some(run) = runs.pop() {
+            let (before, last) = run.split_at(run.len() - 1);
+            runs.extend([before, last].into_iter().filter(|run| !run.is_empty()));
         }
-        for receipt in receipts {
-            self.lent.remove(&receipt);
-        }
+        let runs = runs.into_iter().filter_map(|run| self.run(run)).collect();
+        self.take_out(&places);
         runs
     }
 
     /// Takes out one message. `None`: it is settled already.
     pub(crate) fn give_up(&mut self, receipt: Receipt) -> Option<MessageId> {
-        self.lent.remove(&receipt.0).map(|entry| entry.message_id)
+        self.lent.remove(self.place(receipt.0)?).map(|entry| entry.message_id)
     }
 
     /// What a poison acknowledgement would do to it. `None`: it is settled already.
     pub(crate) fn fate(&self, receipt: Receipt) -> Option<&Fate> {
-        self.lent.get(&receipt.0).map(|entry| &entry.fate)
+        Some(&self.lent.get(self.place(receipt.0)?)?.fate)
     }
 
     /// Notes that these were worked on and stay lent.
@@ -114,18 +103,48 @@ impl Ledger {
 
     /// The broker's sequence number of the newest message that was worked on and is still lent.
     pub(crate) fn newest_tried(&self) -> Option<i64> {
-        Some(self.lent.get(&self.newest_tried?)?.message_id.broker_sequence_id)
+        Some(self.lent.get(self.place(self.newest_tried?)?)?.message_id.broker_sequence_id)
     }
 
-    /// Whether nothing is lent between the two.
-    fn are_neighbours(&self, one: u64, other: u64) -> bool {
-        other == one + 1 || self.lent.range(one + 1..other).next().is_none()
+    /// Where a message stands among those that are lent.
+    fn place(&self, receipt: u64) -> Option<usize> {
+        self.lent.binary_search_by_key(&receipt, |entry| entry.receipt).ok()
     }
 
-    fn run(&self, receipts: &[u64]) -> Option<Run> {
-        let id = |receipt: Option<&u64>| Some(self.lent.get(receipt?)?.message_id.clone());
-        let (first, last) = (id(receipts.first())?, id(receipts.last())?);
-        Some(Run { first, last, count: i32::try_from(receipts.len()).unwrap_or(i32::MAX) })
+    /// Likewise of several in order, but for those that are settled. Most stand one behind the other.
+    fn places(&self, receipts: &[u64]) -> Vec<usize> {
+        let mut places = Vec::with_capacity(receipts.len());
+        let mut next = 0;
+        for receipt in receipts {
+            let is_next = self.lent.get(next).is_some_and(|entry| entry.receipt == *receipt);
+            let place = if is_next { Some(next) } else { self.place(*receipt) };
+            if let Some(place) = place {
+                places.push(place);
+                next = place + 1;
+            }
+        }
+        places
+    }
+
+    fn run(&self, places: &[usize]) -> Option<Run> {
+        let id = |place: Option<&usize>| Some(self.lent.get(*place?)?.message_id.clone());
+        let (first, last) = (id(places.first())?, id(places.last())?);
+        Some(Run { first, last, count: i32::try_from(places.len()).unwrap_or(i32::MAX) })
+    }
+
+    fn take_out(&mut self, places: &[usize]) {
+        let (Some(first), Some(last)) = (places.first(), places.last()) else { return };
+        if last - first + 1 == places.len() {
+            self.lent.drain(first..=last);
+            return;
+        }
+        let mut taken = places.iter().copied().peekable();
+        let mut place = 0;
+        self.lent.retain(|_| {
+            let is_kept = taken.next_if_eq(&place).is_none();
+            place += 1;
+            is_kept
+        });
     }
 
     /// A copy that does not keep the bytes alive which the message came with.
@@ -135,7 +154,8 @@ impl Ledger {
             self.producer.clone_from(&own.producer_id);
             return own;
         }
-        MessageId { text_view: None, producer_id: self.producer.clone(), ..message_id.clone() }
+        let MessageId { producer_sequence_id, broker_sequence_id, .. } = *message_id;
+        MessageId { text_view: None, producer_id: self.producer.clone(), producer_sequence_id, broker_sequence_id }
     }
 }
 

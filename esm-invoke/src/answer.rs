@@ -8,10 +8,11 @@
 use std::time::{Duration, SystemTime};
 
 use esm_core::invoker::Outcome;
-use reqwest::{
-    StatusCode, Url,
+use hyper::{
+    StatusCode,
     header::{HeaderMap, LOCATION, RETRY_AFTER},
 };
+use url::Url;
 
 use crate::{
     http::Protocol,
@@ -230,7 +231,7 @@ pub(crate) fn public(url: &Url) -> String {
 #[cfg(test)]
 mod tests {
     use esm_core::invoker::Outcome::{FunctionError, NotUsable, Success, Throttled, TooLarge, Unavailable};
-    use reqwest::header::{HeaderName, HeaderValue};
+    use hyper::header::{HeaderName, HeaderValue};
 
     use super::*;
 

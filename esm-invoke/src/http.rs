@@ -13,25 +13,34 @@ use std::{
 };
 
 use async_trait::async_trait;
+use base64_simd::STANDARD;
 use esm_core::{
     event::Event,
     invoker::{Invoke, Outcome, Reply},
     tls::TlsMaterial,
 };
-use native_tls::{TlsConnector, TlsConnectorBuilder};
-use reqwest::{
-    Body, Client, Method, Request, Response, Url,
+use http_body_util::BodyExt as _;
+use hyper::{
+    Method, Request, Response, Uri,
+    body::Incoming,
     header::{
-        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
-        TRANSFER_ENCODING, UPGRADE,
+        ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName,
+        HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
     },
-    redirect,
 };
+use hyper_util::{
+    client::legacy::{self, Client},
+    rt::{TokioExecutor, TokioTimer},
+};
+use native_tls::{TlsConnector, TlsConnectorBuilder};
+use percent_encoding::percent_decode_str;
+use url::{Position, Url};
 
 use crate::{
     answer::{Answer, public},
     backend::Backend,
     body::{EventBody, Overdue, Progress},
+    connector::Connector,
     limits::{result_too_large, task_timed_out},
     members::for_log,
     signature::{self, Signer},
@@ -40,10 +49,10 @@ use crate::{
 /// How long a connection may stay unused. Servers close idle connections (gunicorn after 2 s,
 /// Node.js after 5 s), and a request that meets such a close looks like a function that died. So
 /// ours go first.
-const IDLE: Duration = Duration::from_secs(1);
+pub(crate) const IDLE: Duration = Duration::from_secs(1);
 
 /// How long connecting may take, with name resolution and TLS.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Headers that say how a request is sent, which is not for settings to say.
 const OURS: [HeaderName; 7] = [CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE];
@@ -123,16 +132,15 @@ pub enum HttpSettingsError {
     /// The key cannot be one.
     #[error("events cannot be signed with this key")]
     SigningKey,
-    /// The client could not be set up.
-    #[error("the HTTP client cannot be set up")]
-    Client(#[source] reqwest::Error),
 }
 
 /// Invokes the function behind one URL. Connections are kept and reused; each carries one
 /// invocation at a time.
 pub struct HttpInvoker {
-    client: Client,
+    client: Client<Connector, EventBody>,
+    #[cfg(feature = "lambda")]
     url: Url,
+    uri: Uri,
     headers: HeaderMap,
     /// The URL as people may see it.
     endpoint: String,
@@ -146,33 +154,39 @@ impl HttpInvoker {
     /// Checks the settings and sets up the client. Connects to nothing yet.
     pub fn new(settings: HttpSettings) -> Result<Self, HttpSettingsError> {
         let HttpSettings { url, timeout, connect_timeout, stall_timeout, protocol, .. } = settings;
-        let url = parse(&url)?;
+        let mut url = parse(&url)?;
+        let login = take_login(&mut url);
+        let uri = url[..Position::AfterQuery].parse().map_err(unreadable)?;
         let tls = match (url.scheme(), &settings.tls) {
-            ("https", None) => system_tls()?,
-            ("https", Some(tls)) => connector(&mut tls.connector())?,
-            (_, None) => no_tls()?,
+            ("https", None) => Some(system_tls()?),
+            ("https", Some(tls)) => Some(connector(&mut tls.connector())?),
+            (_, None) => None,
             (_, Some(_)) => return Err(HttpSettingsError::TlsUnused),
         };
-        let client = client(tls, connect_timeout).map_err(HttpSettingsError::Client)?;
-        // Takes user and password out of the URL and makes a header of them.
-        let mut request = client.post(url).header(CONTENT_TYPE, "application/json");
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("esm/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if protocol != Protocol::Webhook {
-            request = request.header("x-amz-invocation-type", "RequestResponse");
+            headers.insert("x-amz-invocation-type", HeaderValue::from_static("RequestResponse"));
         }
-        if let Some((username, password)) = settings.login {
-            request = request.basic_auth(username, Some(password));
+        if let Some((username, password)) = settings.login.or(login) {
+            let login = STANDARD.encode_to_string(format!("{username}:{password}"));
+            let (name, value) = header(AUTHORIZATION.to_string(), &format!("Basic {login}"))?;
+            headers.insert(name, value);
         }
-        let mut request = request.build().map_err(HttpSettingsError::Client)?;
         for (name, value) in settings.headers {
             let (name, value) = header(name, &value)?;
-            request.headers_mut().insert(name, value);
+            headers.insert(name, value);
         }
         let signer = settings.signing_key.map(|key| Signer::new(&key)).transpose();
         Ok(Self {
-            client,
-            url: request.url().clone(),
-            headers: request.headers().clone(),
-            endpoint: public(request.url()),
+            client: client(tls, connect_timeout),
+            endpoint: public(&url),
+            #[cfg(feature = "lambda")]
+            url,
+            uri,
+            headers,
             protocol,
             signer: signer.map_err(|_| HttpSettingsError::SigningKey)?,
             timeout,
@@ -183,9 +197,10 @@ impl HttpInvoker {
     /// Posts the event with these headers. Beside the reply stands the type of the error that the service gave, if any.
     pub(crate) async fn post(&self, event: Event, headers: HeaderMap) -> (Reply, Option<String>) {
         let (body, progress) = EventBody::new(event);
-        let mut request = Request::new(Method::POST, self.url.clone());
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
-        *request.body_mut() = Some(Body::wrap(body));
         self.exchange(request, &progress).await
     }
 
@@ -206,10 +221,10 @@ impl HttpInvoker {
         &self.endpoint
     }
 
-    async fn exchange(&self, request: Request, progress: &Progress) -> (Reply, Option<String>) {
+    async fn exchange(&self, request: Request<EventBody>, progress: &Progress) -> (Reply, Option<String>) {
         let mut overdue = pin!(progress.clone().overdue(self.stall_timeout, self.timeout));
         let response = tokio::select! {
-            response = self.client.execute(request) => response,
+            response = self.client.request(request) => response,
             overdue = &mut overdue => return (self.overdue(overdue).into(), None),
         };
         let mut response = match response {
@@ -237,7 +252,7 @@ impl HttpInvoker {
         }
     }
 
-    fn never_answered(&self, error: &reqwest::Error, progress: &Progress) -> Outcome {
+    fn never_answered(&self, error: &legacy::Error, progress: &Progress) -> Outcome {
         let cause = root(error);
         if speaks_no_http(error) {
             let reason = format!("{} does not speak HTTP ({cause}); check scheme and port", self.endpoint);
@@ -301,14 +316,15 @@ impl Backend for HttpInvoker {
 
 /// Why an answer was not read to its end.
 enum Broken {
-    Connection(reqwest::Error),
+    Connection(hyper::Error),
     Overdue(Overdue),
     TooLarge,
 }
 
-async fn read(mut response: Response, answer: &mut Answer<'_>) -> Result<(), Broken> {
+async fn read(mut response: Response<Incoming>, answer: &mut Answer<'_>) -> Result<(), Broken> {
     let limit = answer.body_limit();
-    while let Some(chunk) = response.chunk().await.map_err(Broken::Connection)? {
+    while let Some(frame) = response.frame().await {
+        let Ok(chunk) = frame.map_err(Broken::Connection)?.into_data() else { continue };
         if answer.body.len() + chunk.len() > limit {
             return Err(Broken::TooLarge);
         }
@@ -318,39 +334,32 @@ async fn read(mut response: Response, answer: &mut Answer<'_>) -> Result<(), Bro
 }
 
 fn parse(text: &str) -> Result<Url, HttpSettingsError> {
-    let url = Url::parse(text).map_err(|error| HttpSettingsError::Url(error.to_string()))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(HttpSettingsError::Scheme(url.scheme().to_owned()));
+    let url = Url::parse(text).map_err(unreadable)?;
+    if matches!(url.scheme(), "http" | "https") {
+        Ok(url)
+    } else {
+        Err(HttpSettingsError::Scheme(url.scheme().to_owned()))
     }
-    match url.as_str().parse::<hyper::Uri>() {
-        Ok(_) => Ok(url),
-        Err(error) => Err(HttpSettingsError::Url(error.to_string())),
-    }
+}
+
+fn unreadable(error: impl Error) -> HttpSettingsError {
+    HttpSettingsError::Url(error.to_string())
+}
+
+/// Takes user and password out of a URL.
+fn take_login(url: &mut Url) -> Option<(String, String)> {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let login = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
+    // A URL with a host can do without them.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    (login != Default::default()).then_some(login)
 }
 
 /// Reading the system's certificates takes a tenth of a second and a megabyte, so all invokers
 /// share them.
 pub(crate) fn system_tls() -> Result<TlsConnector, HttpSettingsError> {
     static SYSTEM_TLS: LazyLock<native_tls::Result<TlsConnector>> = LazyLock::new(TlsConnector::new);
-    shared(&SYSTEM_TLS)
-}
-
-/// For calls of AWS's services.
-#[cfg(any(feature = "aws", feature = "lambda"))]
-pub(crate) fn connecting_client(tls: TlsConnector) -> Result<Client, HttpSettingsError> {
-    client(tls, CONNECT_TIMEOUT).map_err(HttpSettingsError::Client)
-}
-
-/// For URLs that need none: the client wants a connector all the same. This one trusts nobody, and is shared because
-/// the TLS library reads the certificates before it is told that none are wanted.
-fn no_tls() -> Result<TlsConnector, HttpSettingsError> {
-    static NO_TLS: LazyLock<native_tls::Result<TlsConnector>> =
-        LazyLock::new(|| TlsConnector::builder().disable_built_in_roots(true).build());
-    shared(&NO_TLS)
-}
-
-fn shared(connector: &native_tls::Result<TlsConnector>) -> Result<TlsConnector, HttpSettingsError> {
-    connector.as_ref().cloned().map_err(|error| HttpSettingsError::Tls(error.to_string()))
+    SYSTEM_TLS.as_ref().cloned().map_err(|error| HttpSettingsError::Tls(error.to_string()))
 }
 
 fn connector(builder: &mut TlsConnectorBuilder) -> Result<TlsConnector, HttpSettingsError> {
@@ -372,28 +381,14 @@ fn signature(signer: &Signer, event: Event) -> Option<HeaderValue> {
     HeaderValue::try_from(signer.sign(now.as_secs(), event)).ok()
 }
 
-fn client(tls: TlsConnector, connect_timeout: Duration) -> reqwest::Result<Client> {
-    Client::builder()
-        .user_agent(concat!("esm/", env!("CARGO_PKG_VERSION")))
-        .tls_backend_preconfigured(tls)
-        .connect_timeout(connect_timeout)
+/// It follows no redirect, which is for a person to look at, and heeds no proxy of the environment, which was meant for
+/// other programs. A request that was not begun, on a kept connection that turns out closed, is sent again on a new
+/// one; nothing else is.
+fn client(tls: Option<TlsConnector>, connect_timeout: Duration) -> Client<Connector, EventBody> {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
-        .tcp_nodelay(true)
-        // A peer that is gone is noticed by its silence while a function runs. One that takes
-        // nothing is judged by our own limits: the kernel's would count it as a broken connection.
-        .tcp_keepalive(Duration::from_secs(15))
-        .tcp_user_timeout(None)
-        // One invocation per connection, so that a lost one hurts no other.
-        .http1_only()
-        // An answer that points elsewhere is for a person to look at, not for the events to follow.
-        .redirect(redirect::Policy::none())
-        // Events go to the URL that was configured and nowhere else: a variable of the environment
-        // that was meant for other programs must not send them, or a call to loopback, to a proxy.
-        .no_proxy()
-        // What a failure means is the caller's to decide. A request that was not begun, on a kept
-        // connection that turns out closed, is still sent again on a new one.
-        .retry(reqwest::retry::never())
-        .build()
+        .build(Connector::new(tls, connect_timeout))
 }
 
 fn timed_out(timeout: Duration) -> Outcome {
@@ -404,12 +399,12 @@ fn connection_lost(message: String) -> Outcome {
     Outcome::FunctionError { error_type: "Runtime.ConnectionLost".into(), message }
 }
 
-fn chain<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    iter::successors(error.source(), |error| (*error).source())
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |error| (*error).source())
 }
 
 /// The end of the chain says what happened, what stands before it only where.
-pub(crate) fn root(error: &reqwest::Error) -> String {
+pub(crate) fn root(error: &(dyn Error + 'static)) -> String {
     chain(error).last().map_or_else(|| "no cause is known".into(), |root| for_log(&root.to_string()))
 }
 
@@ -417,7 +412,7 @@ pub(crate) fn root(error: &reqwest::Error) -> String {
 /// that dies after it read the event closes in good order. So a reset means that the event was not
 /// taken: by a server that was just closing an idle connection, or by a proxy in front of a
 /// container that is not up yet.
-fn was_refused(error: &reqwest::Error) -> bool {
+fn was_refused(error: &legacy::Error) -> bool {
     chain(error)
         .filter_map(|error| error.downcast_ref::<io::Error>())
         .any(|error| matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe))
@@ -439,7 +434,7 @@ fn refuses_certificate(cause: &str) -> bool {
     cause.split_once(" alert ").is_some_and(|(_, alert)| ALERTS.iter().any(|known| alert.starts_with(known)))
 }
 
-fn speaks_no_http(error: &reqwest::Error) -> bool {
+fn speaks_no_http(error: &legacy::Error) -> bool {
     chain(error)
         .filter_map(|error| error.downcast_ref::<hyper::Error>())
         .any(|error| error.is_parse() && error.to_string() == "invalid HTTP version parsed")

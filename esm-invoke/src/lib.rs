@@ -12,7 +12,7 @@
 //!
 //! Reading order: `backend` (what all have in common), `limits`, `frames` (the event on its way
 //! out), `members` (what is looked for in an error's JSON). Then `http` (an invocation from start to
-//! end) with `body`, `answer` (which answer means what) and `signature`, `lambda` with `aws` (signed
+//! end) with `connector`, `body`, `answer` (which answer means what) and `signature`, `lambda` with `aws` (signed
 //! requests, and who signs them), or `process`, which has an order of its own.
 
 #[cfg(any(feature = "aws", feature = "lambda"))]
@@ -29,6 +29,8 @@ mod members;
 mod answer;
 #[cfg(feature = "http")]
 mod body;
+#[cfg(feature = "http")]
+mod connector;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "http")]

@@ -38,10 +38,11 @@ pub(crate) const BUILD: [Need; 2] = [
     Need { package: "libssl-dev", sign: Sign::Library("openssl") },
 ];
 
-/// To run private RabbitMQ nodes; `openssl` makes their certificates.
-pub(crate) const RABBITMQ: [Need; 2] = [
+/// To run private RabbitMQ nodes; `openssl` makes their certificates, and `faketime` has tests live with a wrong clock.
+pub(crate) const RABBITMQ: [Need; 3] = [
     Need { package: "openssl", sign: Sign::Program("openssl") },
     Need { package: "rabbitmq-server", sign: Sign::File("/usr/lib/rabbitmq/bin/rabbitmq-server") },
+    Need { package: "faketime", sign: Sign::Program("faketime") },
 ];
 
 /// To install RabbitMQ of another release.
@@ -69,11 +70,12 @@ pub(crate) const NODE: [Need; 8] = [
 ];
 
 /// To run private ActiveMQ nodes, and the tool in Java that sends to them and reads from them.
-pub(crate) const ACTIVEMQ: [Need; 4] = [
+pub(crate) const ACTIVEMQ: [Need; 5] = [
     Need { package: "openssl", sign: Sign::Program("openssl") },
     Need { package: "activemq", sign: Sign::File("/usr/share/java/activemq-broker.jar") },
     Need { package: "default-jre-headless", sign: Sign::Program("java") },
     Need { package: "default-jdk-headless", sign: Sign::Program("javac") },
+    Need { package: "faketime", sign: Sign::Program("faketime") },
 ];
 
 /// To measure: a C compiler with the C client, and callgrind.

@@ -3,8 +3,8 @@
 //! silence.
 
 use std::{
-    collections::HashMap,
-    io,
+    collections::{BTreeMap, HashMap},
+    io, mem,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -288,10 +288,13 @@ impl Drop for Answer {
     }
 }
 
+/// Few, and one is looked up for each message.
+type Consumers = BTreeMap<i64, Box<dyn ConsumerEvents>>;
+
 struct Shared {
     talk: Mutex<Talk>,
     /// By the number in their id. Never locked by who holds `talk`.
-    consumers: Mutex<HashMap<i64, Box<dyn ConsumerEvents>>>,
+    consumers: Mutex<Consumers>,
     last_consumer: AtomicI64,
     /// There is something to be written.
     flush: Notify,
@@ -313,7 +316,7 @@ impl Shared {
         self.talk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn consumers(&self) -> MutexGuard<'_, HashMap<i64, Box<dyn ConsumerEvents>>> {
+    fn consumers(&self) -> MutexGuard<'_, Consumers> {
         self.consumers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -326,7 +329,7 @@ impl Shared {
         let mut consumers = self.consumers();
         let cause = self.cause.get_or_init(|| cause).clone();
         self.over.cancel();
-        for (_, mut events) in consumers.drain() {
+        for (_, mut events) in mem::take(&mut *consumers) {
             events.end(cause.clone());
         }
         drop(consumers);
@@ -481,11 +484,7 @@ impl Reader {
         }
     }
 
-    fn act(
-        &mut self,
-        consumers: &mut HashMap<i64, Box<dyn ConsumerEvents>>,
-        action: Action,
-    ) -> Result<(), ClientError> {
+    fn act(&mut self, consumers: &mut Consumers, action: Action) -> Result<(), ClientError> {
         match action {
             Action::Nothing => {}
             Action::Deliver(dispatch) => {
@@ -557,7 +556,7 @@ async fn next(half: &mut impl Incoming, buffer: &mut BytesMut, may_wait: bool) -
 }
 
 /// A command that nobody waited for has failed. The broker names the consumer in its words only.
-fn complain(consumers: &mut HashMap<i64, Box<dyn ConsumerEvents>>, exception: Exception) -> Result<(), ClientError> {
+fn complain(consumers: &mut Consumers, exception: Exception) -> Result<(), ClientError> {
     if exception.simple_name() == "BrokerStoppedException" {
         return Err(ClientError::Stopping { words: exception.to_string() });
     }

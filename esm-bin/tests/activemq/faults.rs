@@ -312,3 +312,40 @@ async fn a_function_that_is_away_for_a_while_costs_no_attempt() {
     assert_eq!(bench.function.bodies().len(), 2, "no attempt was the last one");
     assert_eq!(service.metric("esm_dropped_events_total", &[]).await, 0);
 }
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_clock_that_is_wrong_by_an_hour_expires_nothing_that_lives_and_revives_nothing_that_is_dead() {
+    for clock in ["+3600s", "-3600s"] {
+        let broker = TestBroker::shared();
+        let queue = broker.queue("wrong-clock");
+        let function =
+            Function::start_with(|call| if call.bodies == ["dead"] { Answer::FunctionError } else { Answer::Success })
+                .await;
+        let settings = "batch_size = 1\nmaximum_retry_attempts = -1\nmaximum_record_age_in_seconds = 1800";
+        let mut config = Config::new(&broker, &function.url).mapping(&queue, settings);
+        config.clock = Some(clock);
+        let service = Service::start(&config).await;
+        service.connected(&queue).await;
+
+        broker.produce(&queue, Messages::text("live").time_to_live(Duration::from_secs(1_800))).await;
+        service.metric_becomes("esm_deleted_events_total", &[], 1).await;
+        broker.produce(&queue, Messages::text("dead").time_to_live(Duration::from_secs(4))).await;
+        service.metric_becomes("esm_dropped_events_total", &["expired"], 1).await;
+
+        let counted = broker.wait_until(&queue, |statistics| statistics.size == 0).await;
+        assert_eq!(counted.expired_count, 1, "with {clock}");
+        assert_eq!(service.metric("esm_deleted_events_total", &[]).await, 1, "with {clock}");
+        assert_eq!(service.metric("esm_dropped_events_total", &[]).await, 1, "with {clock}");
+        let bodies = function.bodies();
+        assert!(bodies[0] == "live" && bodies[1..].iter().all(|body| body == "dead"), "with {clock}: {bodies:?}");
+        assert!(!log_is_of_this_hour(&service.log()), "the clock was not wrong: {}", service.log());
+    }
+}
+
+/// Whether the first line was written by a clock that is right, give or take half an hour.
+fn log_is_of_this_hour(log: &str) -> bool {
+    let (_, rest) = log.split_once("\"timestamp\":\"").expect("has a time");
+    let written: jiff::Timestamp = rest.split('"').next().and_then(|time| time.parse().ok()).expect("a time");
+    written.duration_since(jiff::Timestamp::now()).abs() < jiff::SignedDuration::from_mins(30)
+}

@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) function: String,
     /// Further tables.
     pub(crate) tables: String,
+    /// By how much the clock of the process is wrong, as `faketime` has it.
+    pub(crate) clock: Option<&'static str>,
     pub(crate) mappings: Vec<MappingConfig>,
 }
 
@@ -75,6 +77,7 @@ impl Config {
             backend,
             function: String::new(),
             tables: String::new(),
+            clock: None,
             mappings: Vec::new(),
         }
     }
@@ -127,6 +130,7 @@ impl Config {
 pub(crate) struct Service {
     child: Child,
     passwords: [(&'static str, String); 2],
+    clock: Option<&'static str>,
     base: String,
     dir: TempDir,
     http: reqwest::Client,
@@ -140,9 +144,9 @@ impl Service {
         std::fs::write(dir.path().join("esm.toml"), config.to_toml(port)).expect("writes");
         let passwords =
             [("ADMINISTRATOR_PASSWORD", config.administrator.into()), ("VISITOR_PASSWORD", config.visitor.clone())];
-        let child = spawn(&dir, &passwords);
+        let child = spawn(&dir, &passwords, config.clock);
         let base = format!("http://127.0.0.1:{port}");
-        let mut service = Self { child, passwords, base, dir, http: reqwest::Client::new() };
+        let mut service = Self { child, passwords, clock: config.clock, base, dir, http: reqwest::Client::new() };
         service.answers().await;
         service
     }
@@ -155,7 +159,7 @@ impl Service {
 
     /// Starts it again after a kill.
     pub(crate) async fn start_again(&mut self) {
-        self.child = spawn(&self.dir, &self.passwords);
+        self.child = spawn(&self.dir, &self.passwords, self.clock);
         self.answers().await;
     }
 
@@ -293,9 +297,15 @@ fn find_mappings(ready: &Value) -> Vec<Value> {
     list.expect("a list of mappings").clone()
 }
 
-fn spawn(dir: &TempDir, passwords: &[(&str, String)]) -> Child {
+fn spawn(dir: &TempDir, passwords: &[(&str, String)], clock: Option<&str>) -> Child {
     let log = File::options().create(true).append(true).open(dir.path().join("log")).expect("opens");
-    Command::new(env!("CARGO_BIN_EXE_esm"))
+    let esm = env!("CARGO_BIN_EXE_esm");
+    let mut command = Command::new(clock.map_or(esm, |_| "faketime"));
+    if let Some(clock) = clock {
+        // What measures durations goes on as it does when somebody sets the clock.
+        command.args(["-m", "--exclude-monotonic", "-f", clock, esm]);
+    }
+    command
         .args(["serve", "--config"])
         .arg(dir.path().join("esm.toml"))
         .envs(passwords.iter().map(|(name, password)| (name, password)))

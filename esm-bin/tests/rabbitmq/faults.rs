@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use amqprs::BasicProperties;
 use esm_rabbitmq::testing::{Publisher, TestBroker};
 
 use crate::common::{
@@ -348,4 +349,38 @@ async fn a_function_that_is_away_for_a_while_costs_no_attempt() {
     service.metric_becomes("esm_deleted_events_total", &[&uuid], 2).await;
     assert_eq!(bench.function.bodies(), ["a", "b"], "no attempt was the last one");
     assert_eq!(service.metric("esm_dropped_events_total", &[]).await, 0);
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn a_clock_that_is_wrong_by_an_hour_expires_nothing_that_lives_and_revives_nothing_that_is_dead() {
+    for clock in ["+3600s", "-3600s"] {
+        let broker = TestBroker::shared();
+        let virtual_host = broker.virtual_host("wrong clock").await;
+        let mut publisher = broker.publisher(&virtual_host).await;
+        publisher.declare("queue", "classic").await;
+        let function =
+            Function::start_with(|call| if call.bodies == ["dead"] { Answer::FunctionError } else { Answer::Success })
+                .await;
+        let settings = "batch_size = 1\nmaximum_retry_attempts = -1";
+        let mut config = Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", settings);
+        config.clock = Some(clock);
+        let service = Service::start(&config).await;
+        service.connected("queue").await;
+
+        let message = |body: &str, expiration: &str| {
+            let mut properties = BasicProperties::default();
+            (properties.with_expiration(expiration).finish(), body.into())
+        };
+        publisher.publish_messages("queue", [message("live", "1800000")]).await;
+        service.metric_becomes("esm_deleted_events_total", &[], 1).await;
+        publisher.publish_messages("queue", [message("dead", "4000")]).await;
+        service.metric_becomes("esm_dropped_events_total", &["expired"], 1).await;
+
+        assert_eq!(service.metric("esm_deleted_events_total", &[]).await, 1, "with {clock}");
+        assert_eq!(service.metric("esm_dropped_events_total", &[]).await, 1, "with {clock}");
+        assert!(publisher.take("queue").await.is_none(), "with {clock}: the broker has it no more");
+        let bodies = function.bodies();
+        assert!(bodies[0] == "live" && bodies[1..].iter().all(|body| body == "dead"), "with {clock}: {bodies:?}");
+    }
 }

@@ -7,13 +7,14 @@ use reqsign_aws_core::Credential;
 use reqwest::{
     Client, Method, Request, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderValue},
+    redirect,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use super::signing::{Scope, sign};
 use crate::{
-    http::{connecting_client, system_tls},
+    http::{CONNECT_TIMEOUT, IDLE, system_tls},
     members::{Members, for_log},
     signature::hexadecimal,
 };
@@ -65,7 +66,7 @@ impl AwsClient {
     /// Connects to nothing yet. `endpoint_url` stands for AWS's own.
     pub fn new(service: &'static str, region: &str, endpoint_url: Option<&str>) -> Result<Self, AwsError> {
         let client = |error: &dyn std::fmt::Display| AwsError::Client(error.to_string());
-        let http = system_tls().and_then(connecting_client).map_err(|error| client(&error))?;
+        let http = http_client()?;
         let url = Url::parse(&endpoint(service, region, endpoint_url)).map_err(|error| client(&error))?;
         Ok(Self { http, service, region: region.to_owned(), url })
     }
@@ -137,6 +138,23 @@ impl AwsClient {
         }
         Err(AwsError::Refused { service: self.service.into(), status: status.as_u16(), error_type, message })
     }
+}
+
+/// Asks where it is told to and nowhere else, and once.
+pub(super) fn http_client() -> Result<Client, AwsError> {
+    let client = |error: &dyn std::fmt::Display| AwsError::Client(error.to_string());
+    let tls = system_tls().map_err(|error| client(&error))?;
+    Client::builder()
+        .user_agent(concat!("esm/", env!("CARGO_PKG_VERSION")))
+        .tls_backend_preconfigured(tls)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE)
+        .http1_only()
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .retry(reqwest::retry::never())
+        .build()
+        .map_err(|error| client(&error))
 }
 
 /// Type and message of an error, as JSON has them in one way or another, and XML.

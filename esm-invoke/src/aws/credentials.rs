@@ -9,10 +9,9 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::{
-    client::{AwsClient, AwsError},
+    client::{AwsClient, AwsError, http_client},
     environment::{Files, Programs, Services},
 };
-use crate::http::{connecting_client, system_tls};
 
 /// Whose credentials are used, and where.
 #[derive(Clone, Debug)]
@@ -40,7 +39,7 @@ impl CredentialChain {
     /// Looks for nothing yet.
     pub fn new(identity: Identity) -> Result<Arc<Self>, AwsError> {
         let Identity { region, endpoint_url, environment, role_arn } = identity;
-        let http = system_tls().and_then(connecting_client).map_err(|error| AwsError::Client(error.to_string()))?;
+        let http = http_client()?;
         let home_dir = environment.get("HOME").map(Into::into);
         let context = Context::new()
             .with_file_read(Files)
