@@ -59,12 +59,16 @@ impl Run<'_> {
 
     /// Hands back what was not tried, before the broker takes offence at how long it is held.
     pub(super) async fn hand_back_what_waits(&mut self) -> Result<(), SourceError> {
+        let mut waiting = self.take_waiting();
+        if waiting.is_empty() && self.deliveries.is_empty() {
+            self.stalled_since = Some(Instant::now());
+            return Ok(());
+        }
         warn!("nothing could be tried for long; what waits goes back to the broker");
         self.pipeline.is_held = true;
         self.borrow_no_more(Borrows::HeldForLong).await?;
         let limit = self.lease.delivery_limit;
         let mut untried = std::mem::take(&mut self.surplus);
-        let mut waiting = self.take_waiting();
         while let Some(arrival) = self.deliveries.recv().await {
             match arrival {
                 Arrival::Delivery(delivery) if is_endangered(delivery.returns, limit) => {
