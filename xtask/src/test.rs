@@ -65,6 +65,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(release) = release {
         let folder = folder.path().join(release.name());
         eprintln!("test: starting RabbitMQ, release {}", release.name());
+        // Cargo builds those only when it is not told which tests to run.
+        process::run(workspace::cargo().args(["build", "-p", "esm-rabbitmq", "-p", "esm-bin", "--examples"]))?;
         let nodes = [PrivateNode::up(&folder.join(Kind::Rabbitmq.name()), Settings::of_release(release))?];
         passed.extend(run.cargo_test(&command_for_rabbitmq(&further), &nodes, &folder)?);
     }
