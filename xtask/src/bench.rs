@@ -5,6 +5,7 @@
 
 mod activemq;
 mod consumers;
+mod control;
 mod idle;
 mod instructions;
 mod invoke;
@@ -38,6 +39,8 @@ enum Name {
     Idle,
     /// The way from the broker to the function at 1,000 messages per second
     Latency,
+    /// Ten thousand mappings in the store, and the disk's part in a change
+    Control,
     /// Invocations of processes and over HTTP, beside the least that a server can do
     Invoke,
     /// Turning one message into its part of the event
@@ -54,6 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(Name::Instructions) => instructions::run(),
         Some(Name::Idle) => idle::run(),
         Some(Name::Latency) => latency::run(),
+        Some(Name::Control) => control::run(),
         Some(Name::Invoke) => invoke::run(),
         Some(Name::Encode) => criterion("encode"),
         Some(Name::Decode) => criterion("decode"),
