@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) function: String,
     /// Further tables.
     pub(crate) tables: String,
+    /// Further variables of the environment.
+    pub(crate) environment: Vec<(&'static str, String)>,
     pub(crate) mappings: Vec<MappingConfig>,
 }
 
@@ -75,6 +77,14 @@ impl Config {
             backend,
             function: String::new(),
             tables: String::new(),
+            // Whoever runs the tests is nobody in AWS.
+            environment: [
+                ("AWS_EC2_METADATA_DISABLED", "true"),
+                ("AWS_CONFIG_FILE", "/dev/null"),
+                ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+            ]
+            .map(|(name, value)| (name, value.into()))
+            .into(),
             mappings: Vec::new(),
         }
     }
@@ -126,7 +136,7 @@ impl Config {
 /// A running `esm serve`. Killed when dropped.
 pub(crate) struct Service {
     child: Child,
-    passwords: [(&'static str, String); 2],
+    environment: Vec<(&'static str, String)>,
     base: String,
     dir: TempDir,
     http: reqwest::Client,
@@ -140,9 +150,10 @@ impl Service {
         std::fs::write(dir.path().join("esm.toml"), config.to_toml(port)).expect("writes");
         let passwords =
             [("ADMINISTRATOR_PASSWORD", config.administrator.into()), ("VISITOR_PASSWORD", config.visitor.clone())];
-        let child = spawn(&dir, &passwords);
+        let environment = [&passwords[..], &config.environment].concat();
+        let child = spawn(&dir, &environment);
         let base = format!("http://127.0.0.1:{port}");
-        let mut service = Self { child, passwords, base, dir, http: reqwest::Client::new() };
+        let mut service = Self { child, environment, base, dir, http: reqwest::Client::new() };
         service.answers().await;
         service
     }
@@ -155,7 +166,7 @@ impl Service {
 
     /// Starts it again after a kill.
     pub(crate) async fn start_again(&mut self) {
-        self.child = spawn(&self.dir, &self.passwords);
+        self.child = spawn(&self.dir, &self.environment);
         self.answers().await;
     }
 
@@ -286,12 +297,12 @@ fn find_mappings(ready: &Value) -> Vec<Value> {
     list.expect("a list of mappings").clone()
 }
 
-fn spawn(dir: &TempDir, passwords: &[(&str, String)]) -> Child {
+fn spawn(dir: &TempDir, environment: &[(&str, String)]) -> Child {
     let log = File::options().create(true).append(true).open(dir.path().join("log")).expect("opens");
     Command::new(env!("CARGO_BIN_EXE_esm"))
         .args(["serve", "--config"])
         .arg(dir.path().join("esm.toml"))
-        .envs(passwords.iter().map(|(name, password)| (name, password)))
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("clones"))
         .stderr(log)
