@@ -435,6 +435,73 @@ pub(crate) fn managed_secret(_: &str, _: &str, _: &Aws) -> Result<Fetch, String>
     Err(format!("this build cannot ask AWS for secrets; {}", built_in()))
 }
 
+/// What Amazon MQ says of a broker.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// What kind it is, in Amazon MQ's word.
+    pub engine: String,
+    /// What it does now, in Amazon MQ's word.
+    pub state: String,
+    /// Where it listens, for every protocol.
+    pub endpoints: Vec<String>,
+}
+
+/// Why Amazon MQ says nothing of a broker, in words.
+#[derive(Clone, Debug)]
+pub enum Undescribed {
+    /// There is none.
+    Missing(String),
+    /// Whoever we are may not ask.
+    Denied(String),
+    /// AWS does not know who we are.
+    Caller(String),
+    /// It may pass by itself.
+    Unreachable(String),
+}
+
+/// Asks Amazon MQ about one broker.
+pub type Describe = Arc<dyn Fn() -> BoxFuture<'static, Result<Description, Undescribed>> + Send + Sync>;
+
+/// How Amazon MQ is asked about the broker with this id; words if it cannot be asked.
+#[cfg(feature = "aws")]
+pub(crate) fn describe_broker(id: &str, region: &str, aws: &Aws) -> Result<Describe, String> {
+    use esm_invoke::aws::{AwsError, CredentialChain, Identity, mq::AmazonMq};
+
+    let identity = Identity {
+        region: region.into(),
+        endpoint_url: aws.endpoint_url.clone(),
+        environment: aws.environment.clone(),
+        role_arn: None,
+    };
+    let amazon_mq = CredentialChain::new(identity)
+        .and_then(|credentials| AmazonMq::new(region, aws.endpoint_url.as_deref(), credentials))
+        .map_err(|error| error.to_string())?;
+    let (amazon_mq, id) = (Arc::new(amazon_mq), id.to_owned());
+    let undescribed = |error: AwsError| {
+        let words = error.to_string();
+        match error {
+            error if error.concerns_credentials() => Undescribed::Caller(words),
+            AwsError::Refused { status: 401 | 403, .. } => Undescribed::Denied(words),
+            AwsError::Refused { .. } => Undescribed::Missing(words),
+            _ => Undescribed::Unreachable(words),
+        }
+    };
+    Ok(Arc::new(move || {
+        let (amazon_mq, id) = (amazon_mq.clone(), id.clone());
+        Box::pin(async move {
+            let described = amazon_mq.describe(&id).await.map_err(undescribed)?;
+            let esm_invoke::aws::mq::Description { engine, state, endpoints } = described;
+            Ok(Description { engine, state, endpoints })
+        })
+    }))
+}
+
+/// How Amazon MQ is asked about the broker with this id.
+#[cfg(not(feature = "aws"))]
+pub(crate) fn describe_broker(_: &str, _: &str, _: &Aws) -> Result<Describe, String> {
+    Err(format!("this build cannot ask AWS for brokers; {}", built_in()))
+}
+
 /// What this build has, for who asks for something else.
 #[cfg(not(all(
     feature = "activemq",

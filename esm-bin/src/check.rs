@@ -6,8 +6,8 @@ use esm_core::{
 };
 
 use crate::{
-    config::{Config, ConfiguredMapping},
-    control::spec::Planned,
+    config::{Config, ConfiguredMapping, Lookup, Targets},
+    control::spec::{MappingSpec, Planned},
 };
 
 const FAILING_BATCH: &str = "\
@@ -21,7 +21,8 @@ maximum_retry_attempts changes that";
 /// The plan of every mapping, then the warnings, line by line.
 pub fn plan(config: &Config) -> Vec<String> {
     let share = config.share_of_memory();
-    let mut lines: Vec<String> = config.mappings.iter().flat_map(|mapping| mapping_plan(mapping, share)).collect();
+    let mut lines: Vec<String> =
+        config.mappings.iter().flat_map(|mapping| mapping_plan(mapping, &config.targets, share)).collect();
     lines.extend(config.warnings.iter().map(|warning| format!("warning: {warning}")));
     let (limit, share) = (mebibytes(config.server.memory_limit), mebibytes(share));
     lines.push(format!("memory: {limit} for messages in hand, {share} of them for each enabled mapping of the file"));
@@ -29,11 +30,22 @@ pub fn plan(config: &Config) -> Vec<String> {
     lines
 }
 
-fn mapping_plan(configured: &ConfiguredMapping, share: usize) -> Vec<String> {
-    let ConfiguredMapping { key, spec, tags, planned } = configured;
-    let Planned { mapping, virtual_host, broker, function, source, .. } = &**planned;
+fn mapping_plan(configured: &ConfiguredMapping, targets: &Targets, share: usize) -> Vec<String> {
+    let ConfiguredMapping { key, uuid, spec, tags, planned } = configured;
     let state = if spec.enabled { "" } else { " (disabled, not started)" };
-    let mut lines = vec![format!("{key}: {}{state}", mapping.uuid)];
+    let mut lines = vec![format!("{key}: {uuid}{state}")];
+    let Some(planned) = planned else {
+        let question = targets.lookup(&spec.event_source).map(|lookup| Lookup::question(&lookup)).unwrap_or_default();
+        lines.extend([
+            format!("  {:<12} {:?}", "queue", spec.queue),
+            format!("  {:<12} is looked up by {question} when esm serves", "broker"),
+            format!("  {:<12} {}", "broker ARN", spec.event_source),
+            format!("  {:<12} {}", "function", spec.function_name.name()),
+            format!("  {:<12} what else it comes to depends on the broker's engine", ""),
+        ]);
+        return lines;
+    };
+    let Planned { mapping, virtual_host, broker, function, source, .. } = &**planned;
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<12} {text}"));
     line(
         "queue",
@@ -74,7 +86,7 @@ fn mapping_plan(configured: &ConfiguredMapping, share: usize) -> Vec<String> {
     for pattern in mapping.filter.iter().flat_map(|filter| filter.patterns()) {
         line("filter", pattern.clone());
     }
-    line("dead letters", dead_letters(configured));
+    line("dead letters", dead_letters(spec, planned));
     for (key, value) in tags {
         line("tag", format!("{key} = {value:?}"));
     }
@@ -119,11 +131,11 @@ fn concurrency(batches: u16) -> String {
     }
 }
 
-fn dead_letters(configured: &ConfiguredMapping) -> String {
-    if let Some(destination) = &configured.spec.on_failure {
+fn dead_letters(spec: &MappingSpec, planned: &Planned) -> String {
+    if let Some(destination) = &spec.on_failure {
         return format!("published to {destination} and confirmed, then acknowledged");
     }
-    match (&configured.broker.dead_letter_queue, configured.mapping.dead_letter) {
+    match (&planned.broker.dead_letter_queue, planned.mapping.dead_letter) {
         (Some(queue), _) => format!(
             "by a poison acknowledgement, for the broker's dead-letter strategy; what that would drop is published to {queue:?}"
         ),

@@ -74,7 +74,7 @@ async fn readiness_tells_of_each_mapping_and_one_in_trouble_does_not_spoil_it() 
 async fn metrics_and_health_are_served() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(configuration(&folder)).await.unwrap();
-    let uuid = configuration(&folder).mappings[0].mapping.uuid;
+    let uuid = configuration(&folder).mappings[0].uuid;
 
     assert_eq!(get(&service, "/healthz").await.status(), StatusCode::OK);
     let page = get(&service, "/").await.text().await.unwrap();

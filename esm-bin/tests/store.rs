@@ -58,6 +58,7 @@ suite!(
     no_two_mappings_have_the_same_route,
     a_change_that_came_too_late_does_nothing,
     pages_are_in_order_and_filtered,
+    the_last_results_take_the_place_of_those_before,
     active_are_all_but_the_disabled_mappings,
 );
 

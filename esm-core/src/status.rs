@@ -6,6 +6,8 @@ use tokio::sync::watch;
 
 use crate::source::SourceError;
 
+/// `LastProcessingResult` of a mapping that has processed nothing yet.
+pub const NO_RECORDS_PROCESSED: &str = "No records processed";
 const USER_INITIATED: &str = "USER_INITIATED";
 const OK: &str = "OK";
 
@@ -101,10 +103,17 @@ impl Status {
         Self {
             state,
             state_transition_reason: USER_INITIATED.into(),
-            last_processing_result: "No records processed".into(),
+            last_processing_result: NO_RECORDS_PROCESSED.into(),
             connected: false,
             source_problem: false,
         }
+    }
+
+    /// What became of what was processed, which is true for longer than the mapping runs. What is wrong with its
+    /// source is not.
+    pub fn lasting_result(&self) -> Option<&str> {
+        let is_lasting = !self.source_problem && self.last_processing_result != NO_RECORDS_PROCESSED;
+        is_lasting.then_some(&*self.last_processing_result)
     }
 }
 

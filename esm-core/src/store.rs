@@ -36,6 +36,12 @@ pub trait Store: Send + Sync {
 
     /// Removes a mapping that is [`State::Deleting`].
     async fn remove(&self, uuid: Uuid) -> Result<bool, StoreError>;
+
+    /// What [`Store::keep_results`] was given last.
+    async fn results(&self) -> Result<BTreeMap<Uuid, String>, StoreError>;
+
+    /// Puts these in the place of every `LastProcessingResult` that is kept, at once.
+    async fn keep_results(&self, results: &BTreeMap<Uuid, String>) -> Result<(), StoreError>;
 }
 
 /// A mapping as it is kept.

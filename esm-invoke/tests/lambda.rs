@@ -238,9 +238,10 @@ with zipfile.ZipFile(code, "w") as archive:
     archive.writestr("app.py", "def handler(event, context): return event")
 function = client("lambda").create_function(FunctionName="pizza", Runtime="python3.12", Role=role, Handler="app.handler", Code={"ZipFile": code.getvalue()}, Publish=True)
 secret = client("secretsmanager").create_secret(Name="login", SecretString=json.dumps({"username": "guest", "password": "hunter2"}))
+broker = client("mq").create_broker(BrokerName="pizza", EngineType="ACTIVEMQ", EngineVersion="5.18", DeploymentMode="ACTIVE_STANDBY_MULTI_AZ", HostInstanceType="mq.t3.micro", PubliclyAccessible=False, AutoMinorVersionUpgrade=True, Users=[])
 post("/moto-api/static/lambda-simple/response", '{"results": ["{\\"called\\": true}"], "region": "eu-west-1"}')
 post("/moto-api/reset-auth", "0")
-print("\n".join([key["AccessKeyId"], key["SecretAccessKey"], function["FunctionArn"].removesuffix(":1"), role, secret["ARN"]]))
+print("\n".join([key["AccessKeyId"], key["SecretAccessKey"], function["FunctionArn"].removesuffix(":1"), role, secret["ARN"], broker["BrokerId"]]))
 "#;
 
     /// A running moto. Ends when dropped.
@@ -253,6 +254,8 @@ print("\n".join([key["AccessKeyId"], key["SecretAccessKey"], function["FunctionA
         pub(super) role: String,
         #[cfg(feature = "aws")]
         pub(super) login: String,
+        #[cfg(feature = "aws")]
+        pub(super) broker: String,
     }
 
     impl Moto {
@@ -272,6 +275,8 @@ print("\n".join([key["AccessKeyId"], key["SecretAccessKey"], function["FunctionA
                 role: String::new(),
                 #[cfg(feature = "aws")]
                 login: String::new(),
+                #[cfg(feature = "aws")]
+                broker: String::new(),
             };
             while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
                 assert!(moto.child.try_wait().unwrap().is_none(), "moto ended");
@@ -282,14 +287,14 @@ print("\n".join([key["AccessKeyId"], key["SecretAccessKey"], function["FunctionA
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             let printed = String::from_utf8(output.stdout).unwrap();
             let lines: Vec<_> = printed.lines().map(str::to_owned).collect();
-            let [id, secret, function, role, login] = <[String; 5]>::try_from(lines).unwrap();
+            let [id, secret, function, role, login, broker] = <[String; 6]>::try_from(lines).unwrap();
             (moto.id, moto.secret, moto.function, moto.role) = (id, secret, function, role);
             #[cfg(feature = "aws")]
             {
-                moto.login = login;
+                (moto.login, moto.broker) = (login, broker);
             }
             #[cfg(not(feature = "aws"))]
-            drop(login);
+            drop((login, broker));
             moto
         }
     }
@@ -340,5 +345,30 @@ print("\n".join([key["AccessKeyId"], key["SecretAccessKey"], function["FunctionA
         let missing = read(&moto.secret, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:none-abcdef").await;
         let missing = missing.unwrap_err().to_string();
         assert!(missing.contains("ResourceNotFoundException"), "{missing}");
+    }
+
+    #[cfg(feature = "aws")]
+    #[tokio::test]
+    #[ignore = "needs moto"]
+    async fn amazon_mq_describes_a_broker() {
+        use esm_invoke::aws::{AwsError, mq::AmazonMq};
+
+        let moto = Moto::start().await;
+        // It takes nobody's signature of a request without a body, not even that of AWS's own clients.
+        let lenient = reqwest::Client::new().post(format!("{}/moto-api/reset-auth", moto.url)).body("1000");
+        assert!(lenient.send().await.unwrap().status().is_success());
+        let credentials = chain(keys(&moto.id, &moto.secret), &moto.url, None);
+        let amazon_mq = AmazonMq::new("eu-west-1", Some(&moto.url), credentials).unwrap();
+
+        let description = amazon_mq.describe(&moto.broker).await.unwrap();
+
+        assert_eq!((&*description.engine, &*description.state), ("ACTIVEMQ", "RUNNING"));
+        let secure = description.endpoints.iter().filter(|endpoint| **endpoint == "ssl://mockmq:61617");
+        assert_eq!(secure.count(), 2, "{description:?}");
+        let missing = amazon_mq.describe("b-0000").await.unwrap_err();
+        assert!(
+            matches!(&missing, AwsError::Refused { status: 404, message, .. } if message.contains("b-0000")),
+            "{missing:?}"
+        );
     }
 }

@@ -5,6 +5,7 @@
 
 mod activemq;
 mod consumers;
+mod control;
 mod failures;
 mod idle;
 mod instructions;
@@ -39,6 +40,8 @@ enum Name {
     Idle,
     /// The way from the broker to the function at 1,000 messages per second
     Latency,
+    /// Ten thousand mappings in the store, and the disk's part in a change
+    Control,
     /// Invocations of processes and over HTTP, beside the least that a server can do
     Invoke,
     /// What messages that fail for ever cost the others
@@ -57,6 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(Name::Instructions) => instructions::run(),
         Some(Name::Idle) => idle::run(),
         Some(Name::Latency) => latency::run(),
+        Some(Name::Control) => control::run(),
         Some(Name::Invoke) => invoke::run(),
         Some(Name::Failures(arguments)) => failures::run(arguments),
         Some(Name::Encode) => criterion("encode"),

@@ -85,6 +85,9 @@ pub(crate) const BENCH: [Need; 3] = [
     Need { package: "valgrind", sign: Sign::Program("valgrind") },
 ];
 
+/// To count system calls.
+pub(crate) const TRACE: [Need; 1] = [Need { package: "strace", sign: Sign::Program("strace") }];
+
 /// Makes sure that all of this is there.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     let missing: Vec<Need> = needs.iter().copied().filter(|need| !is_there(need.sign)).collect();

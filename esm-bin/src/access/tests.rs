@@ -133,6 +133,17 @@ fn a_signature_counts_for_five_minutes_around_its_time() {
     assert_eq!(verify(&replayed, BODY.as_bytes(), now()), Err(Refusal::Mismatch));
 }
 
+/// As on AWS: nothing is remembered of requests, so who can read one needs to be kept from it by TLS.
+#[test]
+fn a_request_that_is_sent_again_counts_until_its_time_is_over() {
+    let recorded = SIGNER.sign(Method::DELETE, UPDATE, "", now());
+    for seconds in [0, 1, 300] {
+        assert_eq!(verify(&recorded, b"", now() + Duration::from_secs(seconds)), Ok(KEY.into()));
+    }
+    let later = verify(&recorded, b"", now() + Duration::from_secs(301));
+    assert!(matches!(later, Err(Refusal::Expired { .. })), "{later:?}");
+}
+
 #[test]
 fn a_wrong_key_and_a_wrong_secret_are_refused_in_the_same_words() {
     for signer in [

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, btree_map},
-    ops::Deref,
     sync::Arc,
 };
 
@@ -17,10 +16,10 @@ use super::{
     names::FunctionName,
     problem::Reported,
     table::Table,
-    targets::Targets,
+    targets::{Targets, Unresolved},
 };
 use crate::control::{
-    spec::{MappingSpec, Planned, Violation, plan},
+    spec::{MappingSpec, Planned, Violation, plan, uuid_of_looked_up},
     tags::{self, TagProblem},
 };
 
@@ -31,21 +30,14 @@ const LATER: &[&str] = &["metrics_config"];
 pub struct ConfiguredMapping {
     /// Its table, such as `event_source_mappings[0]`.
     pub key: String,
+    /// Always the same for the same function, broker, virtual host and queue.
+    pub uuid: Uuid,
     /// What was asked for.
     pub spec: MappingSpec,
     /// All tags, as they were given.
     pub tags: BTreeMap<String, String>,
-    /// What that comes to.
-    pub planned: Arc<Planned>,
-}
-
-/// What it comes to, and whether it is to run.
-impl Deref for ConfiguredMapping {
-    type Target = Planned;
-
-    fn deref(&self) -> &Planned {
-        &self.planned
-    }
+    /// What that comes to; absent where Amazon MQ has to be asked about the broker.
+    pub planned: Option<Arc<Planned>>,
 }
 
 /// The tables of the mappings that were read so far, to find one that is there twice.
@@ -58,7 +50,10 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
     });
     let event_source = table.required("event_source", |entry| {
         let name = entry.text()?;
-        targets.broker(&name).map_err(|why| why.report(entry)).map(|_| name)
+        match targets.broker(&name) {
+            Ok(_) | Err(Unresolved::Unknown(_)) => Ok(name),
+            Err(why) => Err(why.report(entry)),
+        }
     });
     let secret = table.required("secret", |entry| {
         let name = entry.text()?;
@@ -93,15 +88,20 @@ pub(super) fn read(table: &mut Table<'_>, targets: &Targets, seen: &mut Seen) ->
     spec.on_failure = on_failure.unwrap_or_default().flatten();
     spec.filter = filter.unwrap_or_default().flatten();
     spec.enabled = enabled.unwrap_or_default().unwrap_or(true);
-    let planned = plan(None, &spec, &tags, targets).map_err(|violations| report(table, violations))?;
-    match seen.entry(planned.mapping.uuid) {
+    let (uuid, planned) = if targets.lookup(&spec.event_source).is_some() {
+        (uuid_of_looked_up(&spec), None)
+    } else {
+        let planned = plan(None, &spec, &tags, targets).map_err(|violations| report(table, violations))?;
+        (planned.mapping.uuid, Some(Arc::new(planned)))
+    };
+    match seen.entry(uuid) {
         btree_map::Entry::Vacant(entry) => drop(entry.insert(table.key().into())),
         btree_map::Entry::Occupied(first) => {
             let words = "has the function, broker, virtual host and queue of";
             return Err(table.report(format_args!("{words} {}; remove one of them", first.get())));
         }
     }
-    Ok(ConfiguredMapping { key: table.key().into(), spec, tags, planned: Arc::new(planned) })
+    Ok(ConfiguredMapping { key: table.key().into(), uuid, spec, tags, planned })
 }
 
 /// Each violation at its key.

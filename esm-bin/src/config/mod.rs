@@ -3,9 +3,10 @@
 //!
 //! Reading order: `sources` (file and environment become one tree), `table` and `entry` (walking
 //! it), then a file for each part: `server`, `broker`, `secret`, `function` with `process`, `targets`
-//! and `mapping`, and `warnings` (what works and may surprise).
+//! with `described`, and `mapping`, and `warnings` (what works and may surprise).
 
 mod broker;
+mod described;
 mod entry;
 mod function;
 mod mapping;
@@ -27,6 +28,7 @@ use uuid::Uuid;
 
 pub use self::{
     broker::{Broker, Engine},
+    described::{Cause, Unknown},
     function::Function,
     mapping::ConfiguredMapping,
     names::{FunctionName, NoFunctionName},
@@ -35,11 +37,13 @@ pub use self::{
     targets::Targets,
 };
 use self::{
+    described::Described,
     entry::Context,
     table::Table,
     targets::{Managed, Named},
 };
 pub(crate) use self::{
+    described::Lookup,
     entry::{Entry, all},
     problem::Reported,
     targets::Unresolved,
@@ -127,8 +131,8 @@ fn root(table: &mut Table<'_>, before: Option<&Targets>) -> Result<Config, Repor
     let aws = aws.unwrap_or_default();
     let function = |name: &str, table: &mut Table<'_>| function::read(name, table, &identity, &aws, &secrets);
     let functions = named(&table.section("functions"), function);
-    let managed = Managed::new(aws, maximum_age);
-    let mut targets = Targets { brokers, functions, secrets, managed, identity };
+    let (described, managed) = (Described::new(aws.clone()), Managed::new(aws, maximum_age));
+    let mut targets = Targets { brokers, functions, secrets, described, managed, identity };
     if let Some(before) = before {
         targets.keep(before);
     }

@@ -132,6 +132,37 @@ pub(super) fn is_region(region: &str) -> bool {
     !region.is_empty() && region.bytes().all(is_allowed)
 }
 
+/// The ARN of a broker of Amazon MQ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BrokerArn {
+    pub(super) text: String,
+    pub(super) region: String,
+    /// The broker's name; its id, where an ARN has no name.
+    pub(super) name: String,
+    /// `b-…`.
+    pub(super) id: String,
+}
+
+impl BrokerArn {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let ["arn", partition, "mq", region, account, "broker", named @ ..] = parts.as_slice() else { return None };
+        let (name, id) = match named {
+            [name, id] => (*name, *id),
+            [id] => (*id, *id),
+            _ => return None,
+        };
+        let is_word =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let is_valid = partition.starts_with("aws")
+            && is_region(region)
+            && is_account(account)
+            && is_broker_name(name)
+            && id.strip_prefix("b-").is_some_and(is_word);
+        is_valid.then(|| Self { text: text.into(), region: (*region).into(), name: name.into(), id: id.into() })
+    }
+}
+
 pub(super) fn is_account(account: &str) -> bool {
     account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -168,5 +199,25 @@ mod tests {
         check("arn:aws:lambda::123456789012:function:f", None);
         check("arn:aws:lambda:x@127.0.0.1/:123456789012:function:f", None);
         check(&"f".repeat(65), None);
+    }
+
+    #[test]
+    fn the_arn_of_a_broker_has_a_region_an_id_and_mostly_a_name() {
+        let check = |text: &str, expected: Option<(&str, &str, &str)>| {
+            let parsed = BrokerArn::parse(text);
+            let found = parsed.as_ref().map(|arn| (&*arn.region, &*arn.name, &*arn.id));
+            assert_eq!(found, expected, "{text}");
+        };
+        let prefix = "arn:aws:mq:us-east-1:123456789012:broker:";
+        check(&format!("{prefix}pizza:b-1a-2"), Some(("us-east-1", "pizza", "b-1a-2")));
+        check(&format!("{prefix}b-1a"), Some(("us-east-1", "b-1a", "b-1a")));
+        check("arn:aws-cn:mq:cn-north-1:123456789012:broker:p:b-1", Some(("cn-north-1", "p", "b-1")));
+        for other in ["pizza", "", "b-", "pizza:b-../x", "pizza:b-1:x", "piz za:b-1", ":b-1"] {
+            check(&format!("{prefix}{other}"), None);
+        }
+        check("arn:aws:sqs:us-east-1:123456789012:broker:pizza:b-1", None);
+        check("arn:aws:mq:us-east-1:12345:broker:pizza:b-1", None);
+        check("arn:aws:mq::123456789012:broker:pizza:b-1", None);
+        check("pizza", None);
     }
 }

@@ -11,6 +11,7 @@ use crate::adapters::Sources;
 
 use super::{
     broker::Broker,
+    described::{Described, Lookup, Unknown},
     entry::Entry,
     function::Function,
     names::{self, FunctionName},
@@ -31,6 +32,7 @@ pub struct Targets {
     pub(super) brokers: Named<Broker>,
     pub(super) functions: Named<Function>,
     pub(super) secrets: Named<Secret>,
+    pub(super) described: Described,
     pub(super) managed: Managed,
     /// Who we are in AWS's terms.
     pub identity: Identity,
@@ -42,6 +44,8 @@ pub(crate) enum Unresolved {
     Reported(Reported),
     /// In words.
     Because(String),
+    /// It is a broker that Amazon MQ has to be asked about.
+    Unknown(Unknown),
 }
 
 /// Secrets in AWS Secrets Manager, by ARN, once somebody has asked for them.
@@ -113,8 +117,19 @@ impl Targets {
                 because(format!("the brokers {one} and {other} have the same ARN; use the name here"))
             }
             ([], Some(reported)) if name.starts_with("arn:") => Err(Unresolved::Reported(*reported)),
-            ([], _) => because(format!("names no broker and no ARN of one; {}", there_are(&self.brokers))),
+            ([], _) => match self.described.lookup(name) {
+                Some(Ok(lookup)) => lookup.broker().map_err(Unresolved::Unknown),
+                Some(Err(words)) => because(format!("is the ARN of none of [brokers], and {words}")),
+                None => because(format!("names no broker and no ARN of one; {}", there_are(&self.brokers))),
+            },
         }
+    }
+
+    /// How the broker with this name or ARN is looked up, if it is no table of `[brokers]`.
+    pub(crate) fn lookup(&self, name: &str) -> Option<Arc<Lookup>> {
+        let is_configured = self.brokers.contains_key(name)
+            || self.brokers.values().any(|broker| broker.as_ref().map_or(true, |broker| broker.arn == name));
+        if is_configured { None } else { self.described.lookup(name)?.ok() }
     }
 
     /// `[secrets.NAME]`, or a secret in AWS Secrets Manager by its ARN.
@@ -142,6 +157,7 @@ impl Targets {
         keep(&mut self.brokers, &old.brokers, |new, old| new.definition == old.definition && new.arn == old.arn);
         keep(&mut self.functions, &old.functions, |new, old| new.definition == old.definition);
         keep(&mut self.secrets, &old.secrets, Secret::is_like);
+        self.described.keep(&old.described);
         self.managed.keep(&old.managed);
     }
 
@@ -161,7 +177,7 @@ impl Unresolved {
     pub(super) fn report(self, entry: &Entry<'_>) -> Reported {
         match self {
             Self::Reported(reported) => reported,
-            Self::Because(words) => entry.report(words),
+            Self::Because(words) | Self::Unknown(Unknown { words, .. }) => entry.report(words),
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn all(server: &Server, mappings: &[ConfiguredMapping]) -> Vec<Proble
 
 fn short_drain(server: &Server, mappings: &[ConfiguredMapping]) -> Option<Problem> {
     let enabled = mappings.iter().filter(|mapping| mapping.spec.enabled);
-    let longest = enabled.map(|mapping| mapping.function.timeout).max()?;
+    let longest = enabled.filter_map(|mapping| Some(mapping.planned.as_ref()?.function.timeout)).max()?;
     (server.drain_timeout? < longest).then(|| {
         let words = format!(
             "a function may run for {longest:?}, so a stop may cut an invocation short; its messages are delivered again"
@@ -52,7 +52,7 @@ fn small_share(server: &Server, mappings: &[ConfiguredMapping]) -> Option<Proble
 }
 
 fn large_prefetch(configured: &ConfiguredMapping, share: usize) -> Option<Problem> {
-    let Planned { mapping, source, .. } = &*configured.planned;
+    let Planned { mapping, source, .. } = &**configured.planned.as_ref()?;
     let limit = source.prefetch_limit();
     let (asked, fitting) = (
         u32::from(mapping.maximum_concurrency.get()),
@@ -69,7 +69,7 @@ fn large_prefetch(configured: &ConfiguredMapping, share: usize) -> Option<Proble
 }
 
 fn short_hold(configured: &ConfiguredMapping) -> Option<Problem> {
-    let Planned { mapping, function, broker, .. } = &*configured.planned;
+    let Planned { mapping, function, broker, .. } = &**configured.planned.as_ref()?;
     let held = mapping.window.duration() + 2 * function.timeout;
     (held + HOLD_MARGIN >= broker.consumer_timeout?).then(|| {
         let words = "the broker's consumer timeout leaves no time for a second attempt after one that used the \
@@ -82,7 +82,8 @@ fn shared_queues(mappings: &[ConfiguredMapping]) -> Vec<Problem> {
     let mut readers = BTreeMap::new();
     let mut warnings = Vec::new();
     for reader in mappings.iter().filter(|mapping| mapping.spec.enabled) {
-        let queue = (&reader.broker.name, &reader.virtual_host, &reader.mapping.queue);
+        let Some(planned) = &reader.planned else { continue };
+        let queue = (&planned.broker.name, &planned.virtual_host, &planned.mapping.queue);
         if let Some(other) = readers.insert(queue, &reader.key) {
             let words = format!("{other} reads the same queue; each message goes to only one of the two");
             warnings.push(Problem::new(&reader.key, words));

@@ -25,8 +25,8 @@ pub(super) struct OnFailure {
 }
 
 impl OnFailure {
-    /// The queue that an ARN names.
-    pub(super) fn find(arn: &str, targets: &Targets) -> Result<Self, Violation> {
+    /// The queue that an ARN names, on the broker that the mapping reads or on another.
+    pub(super) fn find(arn: &str, source: &Arc<Broker>, targets: &Targets) -> Result<Self, Violation> {
         let violation = |words: String| Violation::new(Member::DestinationConfig, words);
         let parts: Vec<&str> = arn.splitn(9, ':').collect();
         let [_, _, "mq", _, _, "queue", name, virtual_host, queue] = *parts.as_slice() else {
@@ -35,8 +35,9 @@ impl OnFailure {
         if queue.is_empty() {
             return Err(violation(FORM.into()));
         }
-        let broker = targets.broker(name).map_err(|why| match why {
-            Unresolved::Because(_) => {
+        let broker = if source.name == name { Ok(source.clone()) } else { targets.broker(name) };
+        let broker = broker.map_err(|why| match why {
+            Unresolved::Because(_) | Unresolved::Unknown(_) => {
                 violation(format!("names the broker {name:?}, and there is no such table of [brokers]"))
             }
             reported @ Unresolved::Reported(_) => Violation::unresolved(Member::DestinationConfig, reported),

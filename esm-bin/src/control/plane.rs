@@ -13,20 +13,26 @@ use std::{
 use esm_core::{
     filter::FilterCriteria,
     mapping::{BatchSize, BatchingWindow, MaximumConcurrency, MaximumRecordAge, MaximumRetryAttempts},
-    status::{State, Status},
+    status::{NO_RECORDS_PROCESSED, State, Status},
     store::{Filter, Route, Store, StoreError, StoredMapping},
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 use uuid::Uuid;
 
-use super::spec::{MappingSpec, Planned, Violation, plan};
+use super::spec::{MappingSpec, Planned, Violation, place_of_looked_up, plan};
 use crate::config::{ConfiguredMapping, Function, FunctionName, Identity, Targets, Unresolved};
 
 /// AWS's limit for a page of a list.
 pub const LONGEST_PAGE: usize = 100;
 
+/// How long a change waits for Amazon MQ to say what its broker is. Who asks for one has no patience for
+/// more, and what cannot be known now is looked up later.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(3);
 const NOT_FOUND: &str = "The resource you requested does not exist.";
-const USER_INITIATED: &str = "USER_INITIATED";
+pub(super) const USER_INITIATED: &str = "USER_INITIATED";
 
 /// A handle on the control plane. Clones are handles on the same one.
 #[derive(Clone)]
@@ -36,6 +42,8 @@ pub(super) struct Inner {
     pub(super) store: Arc<dyn Store>,
     file: RwLock<Arc<File>>,
     runs: RwLock<BTreeMap<Uuid, Run>>,
+    /// `LastProcessingResult` of what has run before, here or in an earlier life.
+    results: RwLock<BTreeMap<Uuid, String>>,
     /// Functions that the file has no more, or no more as they were.
     retired: Mutex<Vec<Arc<Function>>>,
     /// Wakes the reconciler, which looks for itself what there is to do.
@@ -59,16 +67,29 @@ pub(super) enum Run {
     /// It was started.
     Started { planned: Arc<Planned>, status: watch::Receiver<Status> },
     /// It should run and cannot.
-    Refused { reason: String, result: String },
+    Refused {
+        reason: String,
+        result: String,
+        /// What is in its way is looked at again and again.
+        is_retried: bool,
+    },
 }
 
 impl Run {
     /// Whether it runs, or has tried and keeps trying. One broker that is down must not make a service
-    /// unready that does its work for the others.
+    /// unready that does its work for the others; a configuration that keeps a mapping from being tried at
+    /// all does.
     fn is_up(&self) -> bool {
         match self {
             Self::Started { status, .. } => status.borrow().state == State::Enabled,
-            Self::Refused { .. } => true,
+            Self::Refused { is_retried, .. } => *is_retried,
+        }
+    }
+
+    fn lasting_result(&self) -> Option<String> {
+        match self {
+            Self::Started { status, .. } => status.borrow().lasting_result().map(str::to_owned),
+            Self::Refused { .. } => None,
         }
     }
 }
@@ -213,6 +234,7 @@ impl ControlPlane {
             store,
             file: RwLock::new(Arc::new(File::new(targets, mappings, 0))),
             runs: RwLock::default(),
+            results: RwLock::default(),
             retired: Mutex::default(),
             nudge: Notify::new(),
         }))
@@ -247,10 +269,9 @@ impl ControlPlane {
     pub async fn create(&self, spec: MappingSpec, tags: BTreeMap<String, String>) -> Result<View, ControlError> {
         let file = self.0.file();
         let uuid = Uuid::new_v4();
-        let planned = plan(Some(uuid), &spec, &tags, &file.targets).map_err(|all| invalid(&all))?;
-        let route = route(&spec, &planned, &file.targets.identity);
+        let route = file.plan_route(uuid, &spec, &tags).await?;
         if let Some(other) = file.mappings.values().find(|other| file.route(other) == route) {
-            return Err(conflict(&route, other.mapping.uuid));
+            return Err(conflict(&route, other.uuid));
         }
         let mapping = StoredMapping {
             uuid,
@@ -293,7 +314,7 @@ impl ControlPlane {
         let wanted = u32::try_from(most).unwrap_or(u32::MAX).saturating_add(1);
         let stored = self.0.store.page(&filter, after, wanted).await.map_err(unavailable)?;
         let of_file = file.mappings.values().filter(|configured| {
-            after.is_none_or(|after| configured.mapping.uuid > after) && names(&filter, &file.route(configured))
+            after.is_none_or(|after| configured.uuid > after) && names(&filter, &file.route(configured))
         });
         let mut views: Vec<View> = of_file.map(|configured| self.0.view_of_file(&file, configured)).collect();
         for mapping in stored {
@@ -320,15 +341,11 @@ impl ControlPlane {
             changes.clone().apply(&mut spec);
             // Whatever has become of its broker, a mapping can be disabled.
             let is_disabled_only = !spec.enabled && MappingSpec { enabled: was_enabled, ..spec.clone() } == before;
-            let route = if is_disabled_only {
-                old.route.clone()
-            } else {
-                let planned = plan(Some(uuid), &spec, &old.tags, &file.targets).map_err(|all| invalid(&all))?;
-                route(&spec, &planned, &file.targets.identity)
-            };
+            let route =
+                if is_disabled_only { old.route.clone() } else { file.plan_route(uuid, &spec, &old.tags).await? };
             let is_taken = |other: &&ConfiguredMapping| route != old.route && file.route(other) == route;
             if let Some(other) = file.mappings.values().find(is_taken) {
-                return Err(conflict(&route, other.mapping.uuid));
+                return Err(conflict(&route, other.uuid));
             }
             let state = match (was_enabled, spec.enabled) {
                 (true, true) => State::Updating,
@@ -410,18 +427,21 @@ impl ControlPlane {
         const PAGE: u32 = 1_000;
         let file = self.0.file();
         let runs = self.0.runs.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let results = self.0.results.read().unwrap_or_else(PoisonError::into_inner).clone();
         let readers = readers(&runs);
         let shown = |uuid: Uuid| {
-            shown(&runs, uuid, |planned| readers.get(&planned.place())?.iter().copied().find(|other| *other != uuid))
+            shown(&runs, &results, uuid, |planned| {
+                readers.get(&planned.place())?.iter().copied().find(|other| *other != uuid)
+            })
         };
         let mut mappings = Vec::new();
         for (uuid, configured) in file.order.iter().filter_map(|uuid| file.mappings.get_key_value(uuid)) {
             let shown = shown(*uuid);
             mappings.push(MappingStatus {
                 uuid: *uuid,
-                function_name: configured.mapping.function.clone(),
-                event_source: configured.broker.name.clone(),
-                queue: configured.mapping.queue.clone(),
+                function_name: configured.spec.function_name.name().to_owned(),
+                event_source: file.name_of_broker(&configured.spec.event_source),
+                queue: configured.spec.queue.clone(),
                 is_up: !configured.spec.enabled || runs.get(uuid).is_some_and(Run::is_up),
                 state: shown.state_of(configured),
                 state_transition_reason: shown.reason,
@@ -435,11 +455,10 @@ impl ControlPlane {
             after = Some(last.uuid);
             for StoredMapping { uuid, route, state, .. } in page {
                 let shown = shown(uuid);
-                let broker = file.targets.broker(&route.event_source_arn);
                 mappings.push(MappingStatus {
                     uuid,
                     function_name: route.function_name,
-                    event_source: broker.map_or(route.event_source_arn, |broker| broker.name.clone()),
+                    event_source: file.name_of_broker(&route.event_source_arn),
                     queue: route.queue,
                     is_up: !state.wants_to_run() || runs.get(&uuid).is_some_and(Run::is_up),
                     state,
@@ -497,10 +516,31 @@ impl Inner {
     /// Shows what has become of a mapping; absent: nothing runs.
     pub(super) fn show(&self, uuid: Uuid, run: Option<Run>) {
         let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
-        match run {
-            Some(run) => drop(runs.insert(uuid, run)),
-            None => drop(runs.remove(&uuid)),
+        let ended = match run {
+            Some(run) => runs.insert(uuid, run),
+            None => runs.remove(&uuid),
+        };
+        if let Some(result) = ended.as_ref().and_then(Run::lasting_result) {
+            self.results.write().unwrap_or_else(PoisonError::into_inner).insert(uuid, result);
         }
+    }
+
+    /// What became of everything that was processed, in this life or before.
+    pub(super) fn results(&self) -> BTreeMap<Uuid, String> {
+        let mut results = self.results.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        results.extend(runs.iter().filter_map(|(uuid, run)| Some((*uuid, run.lasting_result()?))));
+        results
+    }
+
+    /// Takes over what an earlier life has kept.
+    pub(super) fn recall(&self, results: BTreeMap<Uuid, String>) {
+        *self.results.write().unwrap_or_else(PoisonError::into_inner) = results;
+    }
+
+    /// Nobody will ask for it any more.
+    pub(super) fn forget(&self, uuid: Uuid) {
+        self.results.write().unwrap_or_else(PoisonError::into_inner).remove(&uuid);
     }
 
     /// Takes out the functions that the file has no more, and that may be ended now.
@@ -542,7 +582,7 @@ impl Inner {
     }
 
     fn view_of_file(&self, file: &File, configured: &ConfiguredMapping) -> View {
-        let uuid = configured.mapping.uuid;
+        let uuid = configured.uuid;
         let (shown, route) = (self.shown(uuid), file.route(configured));
         View {
             uuid,
@@ -559,14 +599,20 @@ impl Inner {
 
     fn shown(&self, uuid: Uuid) -> Shown {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
-        shown(&runs, uuid, |planned| other_reader(&runs, uuid, planned))
+        let results = self.results.read().unwrap_or_else(PoisonError::into_inner);
+        shown(&runs, &results, uuid, |planned| other_reader(&runs, uuid, planned))
     }
 }
 
-fn shown(runs: &BTreeMap<Uuid, Run>, uuid: Uuid, other_reader: impl FnOnce(&Planned) -> Option<Uuid>) -> Shown {
+fn shown(
+    runs: &BTreeMap<Uuid, Run>,
+    results: &BTreeMap<Uuid, String>,
+    uuid: Uuid,
+    other_reader: impl FnOnce(&Planned) -> Option<Uuid>,
+) -> Shown {
     let mut shown = match runs.get(&uuid) {
-        None => Shown { state: None, reason: USER_INITIATED.into(), result: "No records processed".into() },
-        Some(Run::Refused { reason, result }) => {
+        None => Shown { state: None, reason: USER_INITIATED.into(), result: NO_RECORDS_PROCESSED.into() },
+        Some(Run::Refused { reason, result, .. }) => {
             Shown { state: Some(State::Enabled), reason: reason.clone(), result: result.clone() }
         }
         Some(Run::Started { status, .. }) => {
@@ -578,6 +624,11 @@ fn shown(runs: &BTreeMap<Uuid, Run>, uuid: Uuid, other_reader: impl FnOnce(&Plan
             }
         }
     };
+    if shown.result == NO_RECORDS_PROCESSED
+        && let Some(result) = results.get(&uuid)
+    {
+        shown.result.clone_from(result);
+    }
     if let Some(Run::Started { planned, .. }) = runs.get(&uuid)
         && let Some(other) = other_reader(planned)
     {
@@ -629,13 +680,58 @@ impl Shown {
 
 impl File {
     fn new(targets: Arc<Targets>, mappings: Vec<ConfiguredMapping>, generation: u64) -> Self {
-        let order = mappings.iter().map(|configured| configured.mapping.uuid).collect();
-        let by_uuid = mappings.into_iter().map(|configured| (configured.mapping.uuid, configured)).collect();
+        let order = mappings.iter().map(|configured| configured.uuid).collect();
+        let by_uuid = mappings.into_iter().map(|configured| (configured.uuid, configured)).collect();
         Self { targets, mappings: by_uuid, order, generation, read_at_ms: now_ms() }
     }
 
     fn route(&self, configured: &ConfiguredMapping) -> Route {
-        route(&configured.spec, &configured.planned, &self.targets.identity)
+        self.route_of(&configured.spec, configured.planned.as_deref())
+    }
+
+    /// From where to where, unless something is certainly wrong. What can only be judged once the broker
+    /// is known is judged then, and shown by the mapping.
+    async fn plan_route(
+        &self,
+        uuid: Uuid,
+        spec: &MappingSpec,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<Route, ControlError> {
+        if let Some(lookup) = self.targets.lookup(&spec.event_source)
+            && lookup.broker().is_err()
+        {
+            let _ = timeout(LOOKUP_PATIENCE, lookup.ask()).await;
+        }
+        match plan(Some(uuid), spec, tags, &self.targets) {
+            Ok(planned) => Ok(self.route_of(spec, Some(&planned))),
+            Err(violations) if violations.iter().all(Violation::may_pass) => Ok(self.route_of(spec, None)),
+            Err(mut violations) => {
+                violations.retain(|violation| !violation.may_pass());
+                Err(invalid(&violations))
+            }
+        }
+    }
+
+    /// The broker of a mapping that is not planned is looked up.
+    fn route_of(&self, spec: &MappingSpec, planned: Option<&Planned>) -> Route {
+        let looked_up = || (spec.event_source.clone(), place_of_looked_up(spec).to_owned());
+        let (event_source_arn, virtual_host) = match planned {
+            Some(_) if self.targets.lookup(&spec.event_source).is_some() => looked_up(),
+            Some(planned) => (planned.broker.arn.clone(), planned.virtual_host.clone().unwrap_or_default()),
+            None => looked_up(),
+        };
+        Route {
+            function_name: spec.function_name.name().to_owned(),
+            function_arn: spec.function_name.arn(&self.targets.identity),
+            event_source_arn,
+            virtual_host,
+            queue: spec.queue.clone(),
+        }
+    }
+
+    /// Its ARN, if it has no other name.
+    fn name_of_broker(&self, name: &str) -> String {
+        self.targets.broker(name).map_or_else(|_| name.to_owned(), |broker| broker.name.clone())
     }
 
     fn refuse_change(&self, uuid: Uuid) -> Result<(), ControlError> {
@@ -660,7 +756,7 @@ impl File {
         Filter {
             event_source_arn: event_source.as_ref().map(|source| match self.targets.broker(source) {
                 Ok(broker) => broker.arn.clone(),
-                Err(Unresolved::Because(_) | Unresolved::Reported(_)) => source.clone(),
+                Err(Unresolved::Because(_) | Unresolved::Reported(_) | Unresolved::Unknown(_)) => source.clone(),
             }),
             function_name: function_name.as_ref().map(|function| function.name().to_owned()),
             function_arn: function_name
@@ -676,16 +772,6 @@ fn names(filter: &Filter, route: &Route) -> bool {
     matches(&filter.event_source_arn, &route.event_source_arn)
         && matches(&filter.function_name, &route.function_name)
         && matches(&filter.function_arn, &route.function_arn)
-}
-
-fn route(spec: &MappingSpec, planned: &Planned, identity: &Identity) -> Route {
-    Route {
-        function_name: planned.function.name.clone(),
-        function_arn: spec.function_name.arn(identity),
-        event_source_arn: planned.broker.arn.clone(),
-        virtual_host: planned.virtual_host.clone().unwrap_or_default(),
-        queue: spec.queue.clone(),
-    }
 }
 
 fn written(spec: &MappingSpec) -> Result<String, ControlError> {

@@ -14,16 +14,20 @@ use esm_core::{
     store::{StoreError, StoredMapping},
     supervisor::{Conditions, Supervisor},
 };
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::{
-    plane::{ControlPlane, File, Run, read},
-    spec::{Change, Member, Planned, Violation, plan},
+    plane::{ControlPlane, File, Run, USER_INITIATED, read},
+    spec::{Change, MappingSpec, Member, Planned, Violation, plan},
 };
-use crate::config;
+use crate::config::{self, Cause, Lookup, Targets};
 
 /// How long nothing need happen until it looks by itself.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -41,6 +45,13 @@ pub struct Reconciler {
     rising: JoinSet<()>,
     /// Functions that nobody invokes any more, on their way out.
     closing: JoinSet<()>,
+    /// Of the brokers that are wanted, so that what is known of them is kept.
+    lookups: BTreeMap<String, Arc<Lookup>>,
+    /// Questions to Amazon MQ.
+    asking: JoinSet<()>,
+    /// What the store has of results: they change too often to be kept each time.
+    kept_results: BTreeMap<Uuid, String>,
+    results_kept_at: Instant,
     store_is_failing: bool,
 }
 
@@ -60,6 +71,8 @@ enum Task {
 struct Version {
     revision: i64,
     generation: u64,
+    /// The number of the answer about its broker; 0 if nobody has to be asked.
+    described: u64,
 }
 
 /// A mapping as it should be.
@@ -67,11 +80,15 @@ struct Wanted {
     state: State,
     version: Version,
     source: Source,
+    /// How its broker is looked up.
+    lookup: Option<Arc<Lookup>>,
 }
 
 enum Source {
-    /// Planned already.
-    File(Arc<Planned>),
+    /// Of the file, planned already.
+    Planned(Arc<Planned>),
+    /// Of the file.
+    File(MappingSpec, BTreeMap<String, String>),
     Store(StoredMapping),
 }
 
@@ -135,8 +152,19 @@ impl Reconciler {
             at_work: BTreeMap::new(),
             rising: JoinSet::new(),
             closing: JoinSet::new(),
+            lookups: BTreeMap::new(),
+            asking: JoinSet::new(),
+            kept_results: BTreeMap::new(),
+            results_kept_at: Instant::now(),
             store_is_failing: false,
         };
+        match reconciler.plane.0.store.results().await {
+            Ok(results) => {
+                reconciler.plane.0.recall(results.clone());
+                reconciler.kept_results = results;
+            }
+            Err(error) => warn!(%error, "what mappings processed last is not known"),
+        }
         reconciler.look().await;
         reconciler
     }
@@ -153,11 +181,15 @@ impl Reconciler {
                 () = self.plane.0.nudge.notified() => {}
                 Some(_) = self.rising.join_next() => {}
                 Some(_) = self.closing.join_next() => {}
+                Some(_) = self.asking.join_next() => {}
                 () = sleep(delay) => {}
             }
             while self.rising.try_join_next().is_some() {} // one look is enough for all of them
         }
         self.supervisor.drain().await;
+        if let Err(error) = keep_results(&self.plane, &mut self.kept_results).await {
+            warn!(%error, "what was processed last will not be known after a start");
+        }
         self.closing.join_all().await;
     }
 
@@ -168,7 +200,7 @@ impl Reconciler {
                 if std::mem::take(&mut self.store_is_failing) {
                     info!("the store can be used again");
                 }
-                PERIOD
+                self.ask_when_due().min(PERIOD)
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.store_is_failing, true) {
@@ -180,10 +212,15 @@ impl Reconciler {
     }
 
     async fn reconcile(&mut self) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        if self.results_kept_at.elapsed() >= PERIOD {
+            self.results_kept_at = Instant::now();
+            result = keep_results(&self.plane, &mut self.kept_results).await;
+        }
         let file = self.plane.0.file();
         let wanted = self.wanted(&file).await?;
+        self.lookups = lookups(&wanted);
         let uuids: BTreeSet<Uuid> = wanted.keys().chain(self.at_work.keys()).copied().collect();
-        let mut result = Ok(());
         for uuid in uuids {
             // What cannot be written of one mapping is no reason to leave the others as they are.
             let advanced = loop {
@@ -201,28 +238,58 @@ impl Reconciler {
 
     /// Everything that is not simply disabled.
     async fn wanted(&self, file: &File) -> Result<BTreeMap<Uuid, Wanted>, StoreError> {
-        let generation = file.generation;
         let stored = self.plane.0.store.active().await?.into_iter().map(|mapping| {
-            let version = Version { revision: mapping.revision, generation };
-            (mapping.uuid, Wanted { state: mapping.state, version, source: Source::Store(mapping) })
+            let (uuid, state, revision) = (mapping.uuid, mapping.state, mapping.revision);
+            let lookup = file.targets.lookup(&mapping.route.event_source_arn);
+            (uuid, Wanted::new(state, revision, file.generation, lookup, Source::Store(mapping)))
         });
         let of_file =
             file.mappings.iter().filter(|(_, configured)| configured.spec.enabled).map(|(uuid, configured)| {
-                let version = Version { revision: 0, generation };
-                (*uuid, Wanted { state: State::Enabled, version, source: Source::File(configured.planned.clone()) })
+                let (lookup, source) = match &configured.planned {
+                    Some(planned) => (None, Source::Planned(planned.clone())),
+                    None => (
+                        file.targets.lookup(&configured.spec.event_source),
+                        Source::File(configured.spec.clone(), configured.tags.clone()),
+                    ),
+                };
+                (*uuid, Wanted::new(State::Enabled, 0, file.generation, lookup, source))
             });
         Ok(stored.chain(of_file).collect())
+    }
+
+    /// Asks Amazon MQ about the brokers for which it is time, and tells when the next one's is.
+    fn ask_when_due(&mut self) -> Duration {
+        let mut next = Duration::MAX;
+        for (arn, lookup) in &self.lookups {
+            let is_connected = |work: &Work| match &work.task {
+                Task::Started { planned, status, .. } => planned.broker.arn != *arn || status.borrow().connected,
+                Task::Refused => true,
+            };
+            match lookup.due(self.at_work.values().all(is_connected)) {
+                Some(Duration::ZERO) => {
+                    let lookup = lookup.clone();
+                    self.asking.spawn(async move { lookup.ask().await });
+                }
+                Some(due) => next = next.min(due),
+                None => {} // its end wakes us
+            }
+        }
+        next
     }
 
     /// Takes the next step for a mapping, if one can be taken now. Returns whether another may follow at once.
     async fn advance(&mut self, uuid: Uuid, wanted: Option<&Wanted>, file: &File) -> Result<bool, StoreError> {
         let version = wanted.map(|wanted| wanted.version);
         let is_current = self.at_work.get(&uuid).map(|work| work.version) == version;
-        let planned =
-            wanted.filter(|wanted| !is_current && wanted.state.wants_to_run()).map(|wanted| wanted.plan(file));
+        let planned = wanted
+            .filter(|wanted| !is_current && wanted.state.wants_to_run())
+            .map(|wanted| wanted.plan(uuid, &file.targets));
         let change = planned.as_ref().map_or(Change::None, |planned| self.change(uuid, planned));
         let step = next_step(wanted.map(|wanted| wanted.state), self.phase(uuid), change);
         match (step, wanted, planned) {
+            (Some(Step::Start), _, Some(Err(violations))) if violations.iter().any(awaits_an_answer) => {
+                return Ok(false);
+            }
             (Some(Step::Start), Some(wanted), Some(planned)) => self.start(uuid, wanted.version, planned),
             (Some(Step::Adjust), Some(wanted), Some(Ok(planned))) => self.adjust(uuid, wanted.version, planned),
             (None, Some(wanted), Some(Ok(planned))) if change == Change::None => {
@@ -239,6 +306,7 @@ impl Reconciler {
             }
             (Some(Step::Remove), ..) => {
                 self.plane.0.store.remove(uuid).await?;
+                self.plane.0.forget(uuid);
                 info!(%uuid, "the mapping is deleted");
                 return Ok(false);
             }
@@ -365,23 +433,54 @@ impl Reconciler {
 }
 
 impl Wanted {
-    fn plan(&self, file: &File) -> Result<Arc<Planned>, Vec<Violation>> {
+    fn new(state: State, revision: i64, generation: u64, lookup: Option<Arc<Lookup>>, source: Source) -> Self {
+        let described = lookup.as_ref().map_or(0, |lookup| lookup.number());
+        Self { state, version: Version { revision, generation, described }, source, lookup }
+    }
+
+    fn plan(&self, uuid: Uuid, targets: &Targets) -> Result<Arc<Planned>, Vec<Violation>> {
         match &self.source {
-            Source::File(planned) => Ok(planned.clone()),
+            Source::Planned(planned) => Ok(planned.clone()),
+            Source::File(spec, tags) => plan(Some(uuid), spec, tags, targets).map(Arc::new),
             Source::Store(mapping) => {
                 let spec = read(mapping).map_err(|error| vec![Violation::new(Member::Whole, error.to_string())])?;
-                plan(Some(mapping.uuid), &spec, &mapping.tags, &file.targets).map(Arc::new)
+                plan(Some(uuid), &spec, &mapping.tags, targets).map(Arc::new)
             }
         }
     }
+}
+
+fn lookups(wanted: &BTreeMap<Uuid, Wanted>) -> BTreeMap<String, Arc<Lookup>> {
+    let to_run = wanted.values().filter(|wanted| wanted.state.wants_to_run());
+    to_run.filter_map(|wanted| wanted.lookup.as_ref()).map(|lookup| (lookup.arn().to_owned(), lookup.clone())).collect()
+}
+
+/// Has the store keep what became of what was processed, if that differs from what it has.
+async fn keep_results(plane: &ControlPlane, kept: &mut BTreeMap<Uuid, String>) -> Result<(), StoreError> {
+    let results = plane.0.results();
+    if results != *kept {
+        plane.0.store.keep_results(&results).await?;
+        *kept = results;
+    }
+    Ok(())
+}
+
+/// Nothing can be said of it before Amazon MQ has been asked.
+fn awaits_an_answer(violation: &Violation) -> bool {
+    violation.unknown == Some(Cause::NotAsked)
 }
 
 /// What is shown of a mapping that cannot be started.
 fn refusal(violations: &[Violation]) -> Run {
     let words = violations.iter().map(Violation::words_with_name).collect::<Vec<_>>().join("; ");
     let is_of_function = violations.iter().all(|violation| violation.member == Member::FunctionName);
-    let code = if is_of_function { "FUNCTION_CONFIG_NOT_VALID" } else { "ESM_CONFIG_NOT_VALID" };
-    Run::Refused { reason: format!("{code}: {words}"), result: format!("PROBLEM: {words}") }
+    let (code, is_retried) = match violations {
+        [Violation { unknown: Some(cause), .. }] => (cause.code(), true),
+        _ if is_of_function => (Some("FUNCTION_CONFIG_NOT_VALID"), false),
+        _ => (Some("ESM_CONFIG_NOT_VALID"), false),
+    };
+    let reason = code.map_or_else(|| USER_INITIATED.into(), |code| format!("{code}: {words}"));
+    Run::Refused { reason, result: format!("PROBLEM: {words}"), is_retried }
 }
 
 #[cfg(test)]

@@ -20,11 +20,13 @@ use super::{
 };
 use crate::{
     adapters::QueueSettings,
-    config::{Broker, Engine, Function, FunctionName, Reported, Targets, Unresolved, uuid_of},
+    config::{Broker, Cause, Engine, Function, FunctionName, Reported, Targets, Unknown, Unresolved, uuid_of},
     secrets::Secret,
 };
 
 const DEFAULT_VIRTUAL_HOST: &str = "/";
+/// Tools try again for a while when they read this, since permissions take a moment to become effective.
+const NOT_PERMITTED: &str = "The function execution role does not have permissions to call DescribeBroker on MQ";
 /// AMQP's limit for the names of queues and virtual hosts.
 const LONGEST_AMQP_NAME: usize = 255;
 /// AWS's limit for the name of a queue.
@@ -184,22 +186,35 @@ pub struct Violation {
     pub words: String,
     /// AWS's own sentence for it, where there is one.
     pub aws: Option<&'static str>,
+    /// Its broker is not known, for this reason; Amazon MQ is asked again.
+    pub unknown: Option<Cause>,
     /// What it leads to has problems of its own, which were reported.
     pub(crate) reported: Option<Reported>,
 }
 
 impl Violation {
     pub(super) fn new(member: Member, words: impl Into<String>) -> Self {
-        Self { member, words: words.into(), aws: None, reported: None }
+        Self { member, words: words.into(), aws: None, unknown: None, reported: None }
     }
 
+    /// Keeps a sentence that was more exact.
     fn in_awss_words(self, aws: &'static str) -> Self {
-        Self { aws: Some(aws), ..self }
+        Self { aws: self.aws.or(Some(aws)), ..self }
+    }
+
+    /// Whether it may be none once the broker is known.
+    pub(super) fn may_pass(&self) -> bool {
+        self.unknown.is_some_and(|cause| !cause.is_certain())
     }
 
     pub(super) fn unresolved(member: Member, why: Unresolved) -> Self {
         match why {
             Unresolved::Because(words) => Self::new(member, words),
+            Unresolved::Unknown(Unknown { cause, words }) => {
+                let words = format!("is the ARN of none of [brokers], and cannot be looked up: {words}");
+                let violation = Self { unknown: Some(cause), ..Self::new(member, words) };
+                if cause == Cause::Denied { violation.in_awss_words(NOT_PERMITTED) } else { violation }
+            }
             Unresolved::Reported(reported) => {
                 Self { reported: Some(reported), ..Self::new(member, "leads to what has problems of its own") }
             }
@@ -326,7 +341,7 @@ pub fn plan(
 
     let engine = broker.engine;
     let virtual_host = virtual_host(spec, engine);
-    let on_failure = spec.on_failure.as_ref().map(|arn| OnFailure::find(arn, targets)).transpose();
+    let on_failure = spec.on_failure.as_ref().map(|arn| OnFailure::find(arn, &broker, targets)).transpose();
     let on_failure = on_failure.map_err(|violation| violations.push(violation)).ok().flatten();
     let dead_letter = match engine {
         _ if spec.on_failure.is_some() => DeadLetter::Destination,
@@ -402,6 +417,16 @@ pub fn plan(
             on_failure: spec.on_failure.clone(),
         },
     })
+}
+
+/// The virtual host in the route of a mapping whose broker is looked up: the same before it is known as afterwards.
+pub(crate) fn place_of_looked_up(spec: &MappingSpec) -> &str {
+    spec.virtual_host.as_deref().unwrap_or(DEFAULT_VIRTUAL_HOST)
+}
+
+/// The UUID of a mapping of the file whose broker is looked up.
+pub(crate) fn uuid_of_looked_up(spec: &MappingSpec) -> Uuid {
+    uuid_of(&["mapping", spec.function_name.name(), &spec.event_source, place_of_looked_up(spec), &spec.queue])
 }
 
 fn check_queue(spec: &MappingSpec, engine: Engine) -> Option<Violation> {

@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) tables: String,
     /// By how much the clock of the process is wrong, as `faketime` has it.
     pub(crate) clock: Option<&'static str>,
+    /// Further variables of the environment.
+    pub(crate) environment: Vec<(&'static str, String)>,
     pub(crate) mappings: Vec<MappingConfig>,
 }
 
@@ -78,6 +80,14 @@ impl Config {
             function: String::new(),
             tables: String::new(),
             clock: None,
+            // Whoever runs the tests is nobody in AWS.
+            environment: [
+                ("AWS_EC2_METADATA_DISABLED", "true"),
+                ("AWS_CONFIG_FILE", "/dev/null"),
+                ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+            ]
+            .map(|(name, value)| (name, value.into()))
+            .into(),
             mappings: Vec::new(),
         }
     }
@@ -129,7 +139,7 @@ impl Config {
 /// A running `esm serve`. Killed when dropped.
 pub(crate) struct Service {
     child: Child,
-    passwords: [(&'static str, String); 2],
+    environment: Vec<(&'static str, String)>,
     clock: Option<&'static str>,
     base: String,
     dir: TempDir,
@@ -144,9 +154,10 @@ impl Service {
         std::fs::write(dir.path().join("esm.toml"), config.to_toml(port)).expect("writes");
         let passwords =
             [("ADMINISTRATOR_PASSWORD", config.administrator.into()), ("VISITOR_PASSWORD", config.visitor.clone())];
-        let child = spawn(&dir, &passwords, config.clock);
+        let environment = [&passwords[..], &config.environment].concat();
+        let child = spawn(&dir, &environment, config.clock);
         let base = format!("http://127.0.0.1:{port}");
-        let mut service = Self { child, passwords, clock: config.clock, base, dir, http: reqwest::Client::new() };
+        let mut service = Self { child, environment, clock: config.clock, base, dir, http: reqwest::Client::new() };
         service.answers().await;
         service
     }
@@ -159,7 +170,7 @@ impl Service {
 
     /// Starts it again after a kill.
     pub(crate) async fn start_again(&mut self) {
-        self.child = spawn(&self.dir, &self.passwords, self.clock);
+        self.child = spawn(&self.dir, &self.environment, self.clock);
         self.answers().await;
     }
 
@@ -297,7 +308,7 @@ fn find_mappings(ready: &Value) -> Vec<Value> {
     list.expect("a list of mappings").clone()
 }
 
-fn spawn(dir: &TempDir, passwords: &[(&str, String)], clock: Option<&str>) -> Child {
+fn spawn(dir: &TempDir, environment: &[(&str, String)], clock: Option<&str>) -> Child {
     let log = File::options().create(true).append(true).open(dir.path().join("log")).expect("opens");
     let esm = env!("CARGO_BIN_EXE_esm");
     let mut command = Command::new(clock.map_or(esm, |_| "faketime"));
@@ -308,7 +319,7 @@ fn spawn(dir: &TempDir, passwords: &[(&str, String)], clock: Option<&str>) -> Ch
     command
         .args(["serve", "--config"])
         .arg(dir.path().join("esm.toml"))
-        .envs(passwords.iter().map(|(name, password)| (name, password)))
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("clones"))
         .stderr(log)

@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::common::service::Service;
+use crate::{
+    common::service::Service,
+    service::{ACCESS_KEY_ID, SECRET_ACCESS_KEY},
+};
 
 /// A client in a process of its own. Killed when dropped.
 pub(crate) struct Boto3 {
@@ -32,7 +35,7 @@ impl Boto3 {
     pub(crate) fn start(service: &Service) -> Self {
         let mut child = Command::new(python())
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/control/boto3_calls.py"))
-            .arg(service.url(""))
+            .args([&service.url(""), ACCESS_KEY_ID, SECRET_ACCESS_KEY])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -75,7 +78,7 @@ pub(crate) fn aws(service: &Service, arguments: &[&str]) -> Output {
         .args(["-m", "awscli", "lambda"])
         .args(arguments)
         .args(["--endpoint-url", &service.url("")])
-        .envs([("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "secret")])
+        .envs([("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)])
         .envs([("AWS_DEFAULT_REGION", "us-east-1"), ("AWS_CONFIG_FILE", "/dev/null"), ("AWS_MAX_ATTEMPTS", "1")])
         .output()
         .expect("runs")

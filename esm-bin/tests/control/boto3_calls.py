@@ -1,5 +1,6 @@
 """Makes calls with boto3: reads lines of [operation, parameters] as JSON, and writes a line for each,
-{"answer": …} or {"error": {"class": …, "response": …}}. The endpoint is the only argument."""
+{"answer": …} or {"error": {"class": …, "response": …}}. Arguments: the endpoint, and the two halves
+of an access key."""
 
 import json
 import sys
@@ -12,8 +13,8 @@ client = boto3.client(
     "lambda",
     endpoint_url=sys.argv[1],
     region_name="us-east-1",
-    aws_access_key_id="AKIDEXAMPLE",
-    aws_secret_access_key="secret",
+    aws_access_key_id=sys.argv[2],
+    aws_secret_access_key=sys.argv[3],
     config=botocore.config.Config(retries={"max_attempts": 0}),
 )
 

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use crate::{
     boto3::{aws, aws_prints},
     common::service::Service,
-    service::{BROKER_ARN, FUNCTION_ARN, NoRabbitMq, SECRET_ARN, example, text},
+    service::{BROKER_ARN, FUNCTION_ARN, NoRabbitMq, SECRET_ARN, signed_example, text},
 };
 
 #[tokio::test]
 #[ignore = "needs awscli"]
 async fn every_command_for_mappings_and_tags_works() {
-    let service = Service::start(&example(&NoRabbitMq, "http://127.0.0.1:1/")).await;
+    let service = Service::start(&signed_example(&NoRabbitMq, "http://127.0.0.1:1/")).await;
     let login = format!("Type=BASIC_AUTH,URI={SECRET_ARN}");
     let create = ["create-event-source-mapping", "--no-enabled", "--event-source-arn", BROKER_ARN];
     let route = ["--function-name", FUNCTION_ARN, "--queues", "queue", "--source-access-configurations", &login];
@@ -40,7 +40,7 @@ async fn every_command_for_mappings_and_tags_works() {
 #[tokio::test]
 #[ignore = "needs awscli"]
 async fn an_error_is_printed_with_its_code_and_words() {
-    let service = Service::start(&example(&NoRabbitMq, "http://127.0.0.1:1/")).await;
+    let service = Service::start(&signed_example(&NoRabbitMq, "http://127.0.0.1:1/")).await;
     let uuid = "91eaeb7e-c976-4939-9451-8709db01f137";
     let output = aws(&service, &["get-event-source-mapping", "--uuid", uuid]);
     let words = String::from_utf8_lossy(&output.stderr);

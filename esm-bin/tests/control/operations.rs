@@ -5,16 +5,17 @@ use tokio::net::TcpListener;
 
 use crate::{
     boto3::Boto3,
-    common::service::Service,
+    common::{function::Function, service::Service},
     service::{
-        BROKER_ARN, FUNCTION_ARN, NoActiveMq, NoRabbitMq, SECRET_ARN, disabled, example, gone, settled, text, with,
+        BROKER_ARN, FUNCTION_ARN, NoActiveMq, NoRabbitMq, SECRET_ARN, disabled, gone, settled, signed_example, text,
+        with,
     },
 };
 
 const FUNCTION_URL: &str = "http://127.0.0.1:1/";
 
 async fn rabbitmq() -> (Service, Boto3) {
-    let service = Service::start(&example(&NoRabbitMq, FUNCTION_URL)).await;
+    let service = Service::start(&signed_example(&NoRabbitMq, FUNCTION_URL)).await;
     let boto3 = Boto3::start(&service);
     (service, boto3)
 }
@@ -148,7 +149,7 @@ async fn errors_become_the_exceptions_of_the_model() {
 #[tokio::test]
 #[ignore = "needs boto3"]
 async fn activemq_has_a_login_and_no_virtual_host() {
-    let service = Service::start(&example(&NoActiveMq, FUNCTION_URL)).await;
+    let service = Service::start(&signed_example(&NoActiveMq, FUNCTION_URL)).await;
     let mut boto3 = Boto3::start(&service);
     let both = json!([{ "Type": "BASIC_AUTH", "URI": SECRET_ARN }, { "Type": "VIRTUAL_HOST", "URI": "/" }]);
     let request = with(disabled("one"), json!({ "SourceAccessConfigurations": both }));
@@ -167,7 +168,7 @@ async fn activemq_has_a_login_and_no_virtual_host() {
 #[ignore = "needs boto3"]
 async fn a_mapping_on_its_way_to_another_state_is_in_use() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut config = example(&NoRabbitMq, FUNCTION_URL);
+    let mut config = signed_example(&NoRabbitMq, FUNCTION_URL);
     config.endpoints = vec![format!("amqp://{}", silent.local_addr().unwrap())];
     let service = Service::start(&config).await;
     let mut boto3 = Boto3::start(&service);
@@ -196,4 +197,37 @@ async fn a_mapping_that_cannot_reach_its_broker_is_enabled_says_why_and_can_be_d
     assert!(result.starts_with("PROBLEM: ") && result.contains("127.0.0.1:1"), "{result}");
     boto3.call("delete_event_source_mapping", json!({ "UUID": uuid })).unwrap();
     gone(&mut boto3, uuid).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a broker and boto3"]
+async fn what_was_processed_last_is_known_while_a_mapping_is_disabled_and_after_a_restart() {
+    let broker = esm_rabbitmq::testing::TestBroker::shared();
+    let virtual_host = broker.virtual_host("last result").await;
+    let mut publisher = broker.publisher(&virtual_host).await;
+    publisher.declare("queue", "classic").await;
+    let function = Function::start().await;
+    let mut service = Service::start(&signed_example(&broker, &function.url)).await;
+    let mut boto3 = Boto3::start(&service);
+    let access = json!([
+        { "Type": "BASIC_AUTH", "URI": SECRET_ARN },
+        { "Type": "VIRTUAL_HOST", "URI": virtual_host },
+    ]);
+    let request = with(disabled("queue"), json!({ "Enabled": true, "SourceAccessConfigurations": access }));
+    let made = boto3.call("create_event_source_mapping", request).unwrap();
+    let uuid = text(&made["UUID"]);
+    settled(&mut boto3, uuid, &["Creating"]).await;
+    publisher.publish("queue", ["a message"]).await;
+    service.metric_becomes("esm_deleted_events_total", &[], 1).await;
+
+    boto3.call("update_event_source_mapping", json!({ "UUID": uuid, "Enabled": false })).unwrap();
+    assert_eq!(settled(&mut boto3, uuid, &["Disabling"]).await["LastProcessingResult"], "OK");
+    boto3.call("update_event_source_mapping", json!({ "UUID": uuid, "Enabled": true })).unwrap();
+    assert_eq!(settled(&mut boto3, uuid, &["Enabling"]).await["LastProcessingResult"], "OK");
+
+    service.terminate();
+    assert!(service.ended().await.success(), "{}", service.log());
+    service.start_again().await;
+    let after = boto3.call("get_event_source_mapping", json!({ "UUID": uuid })).unwrap();
+    assert_eq!((&after["State"], &after["LastProcessingResult"]), (&json!("Enabled"), &json!("OK")));
 }

@@ -10,7 +10,7 @@ use crate::{
         function::Function,
         service::{Service, wait_for},
     },
-    service::{BROKER_ARN, FUNCTION_ARN, SECRET_ARN, example, settled, text},
+    service::{BROKER_ARN, FUNCTION_ARN, SECRET_ARN, settled, signed_example, text},
 };
 
 /// Makes a mapping by the page's command.
@@ -72,7 +72,7 @@ async fn a_rabbitmq_mapping_made_by_the_pages_commands_delivers() {
     let mut publisher = broker.publisher("/").await;
     publisher.declare("ExampleQueue", "classic").await;
     let function = Function::start().await;
-    let service = Service::start(&example(&broker, &function.url)).await;
+    let service = Service::start(&signed_example(&broker, &function.url)).await;
 
     let login = format!("Type=BASIC_AUTH,URI={SECRET_ARN}");
     let made = create(&service, "ExampleQueue", &["Type=VIRTUAL_HOST,URI=/", &login]);
@@ -99,7 +99,7 @@ async fn an_activemq_mapping_made_by_the_pages_commands_delivers() {
     let broker = ActiveMq::shared();
     let queue = broker.queue("ExampleQueue");
     let function = Function::start().await;
-    let service = Service::start(&example(&broker, &function.url)).await;
+    let service = Service::start(&signed_example(&broker, &function.url)).await;
     let login = format!("Type=BASIC_AUTH,URI={SECRET_ARN}");
 
     let route = ["--event-source-arn", BROKER_ARN, "--function-name", FUNCTION_ARN, "--queues", &queue];

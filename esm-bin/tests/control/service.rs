@@ -60,6 +60,10 @@ pub(crate) const FUNCTION_ARN: &str = "arn:aws:lambda:us-east-1:123456789012:fun
 pub(crate) const SECRET_ARN: &str =
     "arn:aws:secretsmanager:us-east-1:123456789012:secret:ExampleMQBrokerUserPassword-xPBMTt";
 
+/// Who AWS's clients are in these tests.
+pub(crate) const ACCESS_KEY_ID: &str = "AKIDEXAMPLE";
+pub(crate) const SECRET_ACCESS_KEY: &str = "secret";
+
 /// A service that knows AWS's example names, and has no mapping yet.
 pub(crate) fn example<B: Broker>(broker: &B, function_url: &str) -> Config {
     let mut config = Config::new(broker, function_url);
@@ -69,6 +73,16 @@ pub(crate) fn example<B: Broker>(broker: &B, function_url: &str) -> Config {
          [secrets.{SECRET_ARN:?}]\nusername = {:?}\npassword = {{ env = \"ADMINISTRATOR_PASSWORD\" }}\n",
         B::ADMINISTRATOR
     );
+    config
+}
+
+/// The same service, which takes signed calls only: those of AWS's own clients.
+pub(crate) fn signed_example<B: Broker>(broker: &B, function_url: &str) -> Config {
+    let mut config = example(broker, function_url);
+    config.server = format!(
+        "[[server.access_keys]]\naccess_key_id = {ACCESS_KEY_ID:?}\nsecret_access_key = {{ env = \"CALLERS_SECRET\" }}\n"
+    );
+    config.environment.push(("CALLERS_SECRET", SECRET_ACCESS_KEY.into()));
     config
 }
 

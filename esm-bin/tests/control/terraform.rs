@@ -11,7 +11,7 @@ use crate::{
         function::Function,
         service::{Broker, PATIENCE, Service},
     },
-    service::{BROKER_ARN, FUNCTION_ARN, SECRET_ARN, example, gone, settled, text},
+    service::{BROKER_ARN, FUNCTION_ARN, SECRET_ARN, gone, settled, signed_example, text},
 };
 
 /// Reads a resource: both calls have to work.
@@ -36,7 +36,7 @@ async fn update(boto3: &mut Boto3, uuid: &str, changes: Value) -> Value {
 
 async fn applies_plans_changes_and_destroys<B: Broker>(broker: &B, queue: &str, access: Value) {
     let function = Function::start().await;
-    let service = Service::start(&example(broker, &function.url)).await;
+    let service = Service::start(&signed_example(broker, &function.url)).await;
     let mut boto3 = Boto3::start(&service);
     let boto3 = &mut boto3;
 

@@ -20,7 +20,7 @@ pub use source_suite::{
 pub use store_suite::{
     StoreUnderTest, a_change_that_came_too_late_does_nothing, active_are_all_but_the_disabled_mappings,
     every_answered_change_is_there_after_reopening, no_two_mappings_have_the_same_route,
-    pages_are_in_order_and_filtered, stored_mapping,
+    pages_are_in_order_and_filtered, stored_mapping, the_last_results_take_the_place_of_those_before,
 };
 
 use crate::{

@@ -1,6 +1,6 @@
 //! What every store promises, as functions that every store's tests call.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -39,6 +39,20 @@ pub fn stored_mapping(number: u128) -> StoredMapping {
 
 fn next(mapping: &StoredMapping, state: State) -> StoredMapping {
     StoredMapping { state, revision: mapping.revision + 1, ..mapping.clone() }
+}
+
+/// Results are there after the store was opened again, and none that was not given last.
+pub async fn the_last_results_take_the_place_of_those_before(under_test: &dyn StoreUnderTest) {
+    let store = under_test.open().await;
+    assert_eq!(store.results().await, Ok(BTreeMap::new()));
+    let results = |numbers: &[u128]| {
+        numbers.iter().map(|number| (Uuid::from_u128(*number), format!("PROBLEM: \"{number}\" ü"))).collect()
+    };
+    for numbers in [&[1, 2, 3][..], &[2, 4], &[2, 4], &[]] {
+        let kept: BTreeMap<_, _> = results(numbers);
+        under_test.open().await.keep_results(&kept).await.expect("are kept");
+        assert_eq!(under_test.open().await.results().await, Ok(kept));
+    }
 }
 
 /// What was answered is there after the store was opened again.

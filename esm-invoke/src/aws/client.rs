@@ -54,6 +54,28 @@ pub enum AwsError {
     Client(String),
 }
 
+impl AwsError {
+    /// Whether AWS does not know the caller: there are no credentials, they have expired, or were changed.
+    pub fn concerns_credentials(&self) -> bool {
+        match self {
+            Self::NoCredentials(_) => true,
+            Self::Refused { error_type, .. } => CREDENTIALS_REFUSED.contains(&error_type.as_str()),
+            Self::Unreachable(_) | Self::Answer(_) | Self::Client(_) => false,
+        }
+    }
+}
+
+/// As the services call it, each in its own way.
+const CREDENTIALS_REFUSED: [&str; 7] = [
+    "ExpiredTokenException",
+    "ExpiredToken",
+    "UnrecognizedClientException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    "MissingAuthenticationTokenException",
+];
+
 /// Calls one service in one region.
 pub struct AwsClient {
     http: Client,
@@ -81,7 +103,16 @@ impl AwsClient {
     ) -> Result<Bytes, AwsError> {
         let target = (reqwest::header::HeaderName::from_static("x-amz-target"), HeaderValue::from_static(target));
         let content_type = (CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
-        self.call(caller, [target, content_type].into_iter().collect(), body).await
+        self.post(caller, [target, content_type].into_iter().collect(), body).await
+    }
+
+    /// A call without a body, of which the path says everything.
+    #[cfg(feature = "aws")]
+    pub(super) async fn get(&self, caller: &Credential, path: &[&str]) -> Result<Bytes, AwsError> {
+        let mut url = self.url.clone();
+        let no_path = |()| AwsError::Client(format!("{} cannot have a path", self.url));
+        url.path_segments_mut().map_err(no_path)?.pop_if_empty().extend(path);
+        self.call(caller, Request::new(Method::GET, url), String::new()).await
     }
 
     /// A call with parameters as a form has them.
@@ -90,17 +121,23 @@ impl AwsClient {
         let mut form = self.url.clone();
         form.query_pairs_mut().clear().extend_pairs(parameters);
         let body = form.query().unwrap_or_default().to_owned();
-        let answer = self.call(caller, [content_type].into_iter().collect(), body).await?;
+        let answer = self.post(caller, [content_type].into_iter().collect(), body).await?;
         String::from_utf8(answer.into()).map_err(|_| AwsError::Answer(self.service.into()))
     }
 
-    async fn call(&self, caller: &Credential, mut headers: HeaderMap, body: String) -> Result<Bytes, AwsError> {
-        let scope = Scope { region: &self.region, service: self.service, now: SystemTime::now() };
-        let payload = hexadecimal(&Sha256::digest(&body));
-        sign(caller, &scope, &Method::POST, &self.url, &mut headers, payload)
-            .map_err(|words| AwsError::Client(words.into()))?;
+    async fn post(&self, caller: &Credential, headers: HeaderMap, body: String) -> Result<Bytes, AwsError> {
         let mut request = Request::new(Method::POST, self.url.clone());
         *request.headers_mut() = headers;
+        self.call(caller, request, body).await
+    }
+
+    /// Signs a request that has no body yet, and sends it with this one.
+    async fn call(&self, caller: &Credential, mut request: Request, body: String) -> Result<Bytes, AwsError> {
+        let scope = Scope { region: &self.region, service: self.service, now: SystemTime::now() };
+        let payload = hexadecimal(&Sha256::digest(&body));
+        let (method, url) = (request.method().clone(), request.url().clone());
+        sign(caller, &scope, &method, &url, request.headers_mut(), payload)
+            .map_err(|words| AwsError::Client(words.into()))?;
         *request.body_mut() = Some(body.into());
         timeout(PATIENCE, self.exchange(request)).await.unwrap_or_else(|_| {
             Err(AwsError::Unreachable(format!("{} did not answer within {} s", self.public_url(), PATIENCE.as_secs())))

@@ -71,6 +71,14 @@ impl CredentialChain {
         Ok(credential)
     }
 
+    /// If they were refused, the next ones are looked for anew.
+    #[cfg(feature = "aws")]
+    pub(super) async fn heed<T: Sync>(&self, answer: &Result<T, AwsError>) {
+        if answer.as_ref().is_err_and(AwsError::concerns_credentials) {
+            self.forget().await;
+        }
+    }
+
     /// They were refused: the next ones are looked for anew.
     pub(crate) async fn forget(&self) {
         *self.known.lock().await = None;

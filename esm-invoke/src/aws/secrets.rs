@@ -29,20 +29,12 @@ impl SecretsManager {
         let caller = self.credentials.credential().await?;
         let body = serde_json::json!({ "SecretId": arn }).to_string();
         let answer = self.client.json(&caller, "secretsmanager.GetSecretValue", body).await;
-        if let Err(AwsError::Refused { error_type, .. }) = &answer
-            && CREDENTIALS_REFUSED.contains(&error_type.as_str())
-        {
-            self.credentials.forget().await;
-        }
+        self.credentials.heed(&answer).await;
         // What the parser says is not repeated: it may quote the secret.
         let answer: GetSecretValue = serde_json::from_slice(&answer?).map_err(|_| no_text())?;
         answer.secret_string.ok_or_else(no_text)
     }
 }
-
-/// They have expired, or were changed.
-const CREDENTIALS_REFUSED: [&str; 3] =
-    ["ExpiredTokenException", "UnrecognizedClientException", "InvalidSignatureException"];
 
 fn no_text() -> AwsError {
     AwsError::Answer("GetSecretValue (is it a secret with a text?)".into())

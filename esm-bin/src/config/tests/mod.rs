@@ -6,7 +6,8 @@ mod secrets;
 
 use std::path::Path;
 
-use super::{Config, Environment, Problem, read};
+use super::{Config, ConfiguredMapping, Environment, Problem, read};
+use crate::control::spec::Planned;
 
 /// A small configuration without problems, in parts that a case can replace.
 const SERVER: &str = "[server]\nlisten = \"127.0.0.1:0\"\n";
@@ -49,6 +50,11 @@ fn check(text: &str, expected: &[&str]) {
 #[track_caller]
 fn check_mapping(lines: &str, expected: &[&str]) {
     check(&(whole() + lines), expected);
+}
+
+#[track_caller]
+fn planned(configured: &ConfiguredMapping) -> &Planned {
+    configured.planned.as_ref().expect("its broker is known")
 }
 
 #[track_caller]

@@ -1,7 +1,7 @@
 //! The store that `esm` brings along: `SQLite` in a folder of its own.
 //!
 //! One writer, so that no change waits for another's lock in vain, and a few readers beside it. Each
-//! change is one statement, and each is on the disk before it is answered.
+//! change of a mapping is one statement, and each is on the disk before it is answered.
 
 mod sql;
 
@@ -287,6 +287,23 @@ impl Store for SqliteStore {
     async fn remove(&self, uuid: Uuid) -> Result<bool, StoreError> {
         let removed = query(sql::REMOVE).bind(uuid.to_string()).execute(&self.writer).await;
         removed.map(|done| done.rows_affected() > 0).map_err(|error| self.unavailable(&error))
+    }
+
+    async fn results(&self) -> Result<BTreeMap<Uuid, String>, StoreError> {
+        let rows = query(sql::RESULTS).fetch_all(&self.readers).await.map_err(|error| self.unavailable(&error))?;
+        rows.iter().map(|row| Ok((parsed(row, "uuid")?, text(row, "last_processing_result")?))).collect()
+    }
+
+    async fn keep_results(&self, results: &BTreeMap<Uuid, String>) -> Result<(), StoreError> {
+        let keep = async {
+            let mut transaction = self.writer.begin().await?;
+            query(sql::FORGET_RESULTS).execute(&mut *transaction).await?;
+            for (uuid, result) in results {
+                query(sql::KEEP_RESULT).bind(uuid.to_string()).bind(result).execute(&mut *transaction).await?;
+            }
+            transaction.commit().await
+        };
+        keep.await.map_err(|error| self.unavailable(&error))
     }
 }
 

@@ -24,6 +24,12 @@ pub(super) const SETTLE: &str = "
 
 pub(super) const REMOVE: &str = "DELETE FROM mappings WHERE uuid = $1 AND state = 'Deleting'";
 
+pub(super) const RESULTS: &str = "SELECT uuid, last_processing_result FROM results";
+
+pub(super) const FORGET_RESULTS: &str = "DELETE FROM results";
+
+pub(super) const KEEP_RESULT: &str = "INSERT INTO results (uuid, last_processing_result) VALUES ($1, $2)";
+
 pub(super) const WITH_ROUTE: &str = "
     SELECT uuid FROM mappings
     WHERE event_source_arn = $1 AND queue = $2 AND virtual_host = $3 AND function_arn = $4";
@@ -43,5 +49,9 @@ pub(super) const ACTIVE: &str = "SELECT * FROM mappings WHERE state <> 'Disabled
 /// What brings an older or an empty database to what the statements expect.
 pub(super) fn migrator() -> Migrator {
     let mappings = include_str!("migrations/1_mappings.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "mappings".into(), MigrationType::Simple, mappings, false)])
+    let results = include_str!("migrations/2_results.sql").into_sql_str();
+    Migrator::with_migrations(vec![
+        Migration::new(1, "mappings".into(), MigrationType::Simple, mappings, false),
+        Migration::new(2, "results".into(), MigrationType::Simple, results, false),
+    ])
 }

@@ -74,11 +74,12 @@ async fn what_a_mapping_refers_to_may_go_and_come_back() {
     assert_eq!(view.state, State::Enabled);
     assert_eq!(view.last_processing_result, "PROBLEM: FunctionName: there is no [functions.f]; there are: g, h");
     assert!(bench.readers.open().is_empty());
-    assert!(bench.plane.readiness().await.unwrap().is_ready, "it has said why not");
+    assert!(!bench.plane.readiness().await.unwrap().is_ready, "nothing is tried before the file is mended");
     read(TARGETS);
     bench.until("its return", async |bench| bench.readers.open().contains_key(&uuid).then_some(())).await;
     let healed = bench.plane.get(uuid).await.unwrap();
     assert_eq!(healed.state_transition_reason, "USER_INITIATED");
+    assert!(bench.plane.readiness().await.unwrap().is_ready);
 
     read(&without_function);
     bench.until("the reason again", shows).await;

@@ -188,7 +188,7 @@ impl Bench {
         let targets = Arc::into_inner(targets).expect("nobody else has it");
         let targets = Arc::new(targets.reading_from(|| readers.sources()));
         for ConfiguredMapping { spec, tags, planned, .. } in &mut mappings {
-            *planned = Arc::new(plan(None, spec, tags, &targets).expect("has no problems"));
+            *planned = Some(Arc::new(plan(None, spec, tags, &targets).expect("has no problems")));
         }
         let plane = ControlPlane::new(store, targets, mappings);
         let registry = Registry::new();

@@ -41,6 +41,14 @@ impl Store for FullStore {
     async fn remove(&self, _: Uuid) -> Result<bool, StoreError> {
         Err(full())
     }
+
+    async fn results(&self) -> Result<BTreeMap<Uuid, String>, StoreError> {
+        self.0.results().await
+    }
+
+    async fn keep_results(&self, _: &BTreeMap<Uuid, String>) -> Result<(), StoreError> {
+        Err(full())
+    }
 }
 
 #[tokio::test]
