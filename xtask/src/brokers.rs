@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
+use engine::Company;
 pub(crate) use engine::{Kind, Settings};
 pub(crate) use node::{Node, PrivateNode, Source};
 pub(crate) use release::Release;
@@ -102,8 +103,12 @@ impl Place {
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::Up { place, conf, standby, cluster, rabbitmq, parent_pid } => {
-            let settings =
-                Settings { conf, parent_pid, standby, cluster, release: rabbitmq, ..Settings::of(place.kind) };
+            let company = match (standby, cluster) {
+                (true, _) => Company::Standby,
+                (_, true) => Company::Cluster,
+                _ => Company::Alone,
+            };
+            let settings = Settings { conf, parent_pid, company, release: rabbitmq, ..Settings::of(place.kind) };
             up(&place.folder()?, &settings)
         }
         Command::Env(place) => print_environment(&place.node()?),

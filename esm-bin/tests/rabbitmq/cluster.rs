@@ -18,8 +18,8 @@ async fn nothing_is_missing_when_the_node_that_is_read_from_is_killed() {
     let broker = TestBroker::cluster("cluster").await;
     let mut publisher = broker.publisher("/").await;
     publisher.declare("queue", "quorum").await;
-    let published: Vec<_> = (0..MESSAGES).map(|number| number.to_string()).collect();
-    publisher.publish("queue", published.clone()).await;
+    let sent: Vec<_> = (0..MESSAGES).map(|number| number.to_string()).collect();
+    publisher.publish("queue", sent.clone()).await;
     publisher.close().await;
     let function = Function::start_with(|_| Answer::After(Duration::from_millis(20))).await;
     let mut config = Config::new(&broker, &function.url).mapping_in("/", "queue", &format!("batch_size = {BATCH}"));
@@ -31,7 +31,7 @@ async fn nothing_is_missing_when_the_node_that_is_read_from_is_killed() {
 
     let all = || {
         let arrived: HashSet<_> = function.bodies().into_iter().collect();
-        published.iter().all(|body| arrived.contains(body)).then_some(())
+        sent.iter().all(|body| arrived.contains(body)).then_some(())
     };
     wait_for("every message", all).await;
     let twice = function.bodies().len() - MESSAGES;

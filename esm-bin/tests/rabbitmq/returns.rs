@@ -28,11 +28,11 @@ async fn restarts_with_a_prefetched_backlog_lose_nothing() {
         publisher.declare("queue", "quorum").await;
         25
     };
-    let mut published = BTreeSet::new();
+    let mut sent = BTreeSet::new();
     for restart in 0..restarts {
         let bodies: Vec<_> = (0..10).map(|number| format!("{restart} {number}")).collect();
         publisher.publish("queue", bodies.clone()).await;
-        published.extend(bodies);
+        sent.extend(bodies);
         let mut service = Service::start(&config).await;
         service.metric_reaches("esm_polled_events_total", &[], 10).await;
 
@@ -45,16 +45,16 @@ async fn restarts_with_a_prefetched_backlog_lose_nothing() {
     let config = Config::new(&broker, &function.url).mapping_in(&virtual_host, "queue", at_once);
     let service = Service::start(&config).await;
     publisher.publish("queue", ["last"]).await;
-    published.insert("last".into());
-    service.shows_all(&function, &published).await;
+    sent.insert("last".into());
+    service.shows_all(&function, &sent).await;
 }
 
 impl Service {
-    async fn shows_all(&self, function: &Function, published: &BTreeSet<String>) {
+    async fn shows_all(&self, function: &Function, sent: &BTreeSet<String>) {
         let last = || function.bodies().contains(&"last".to_owned()).then_some(());
         crate::common::service::wait_for("the last message", last).await;
         let arrived: BTreeSet<_> = function.bodies().into_iter().collect();
-        let missing: Vec<_> = published.difference(&arrived).collect();
-        assert!(missing.is_empty(), "{} of {} are missing: {missing:?}", missing.len(), published.len());
+        let missing: Vec<_> = sent.difference(&arrived).collect();
+        assert!(missing.is_empty(), "{} of {} are missing: {missing:?}", missing.len(), sent.len());
     }
 }

@@ -48,6 +48,17 @@ impl Kind {
     }
 }
 
+/// Which further nodes a node has beside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Company {
+    #[default]
+    Alone,
+    /// A second node on the same store takes over when this one is gone. ActiveMQ only.
+    Standby,
+    /// Two further nodes form a cluster with this one. RabbitMQ only.
+    Cluster,
+}
+
 /// What the person who starts a node may choose.
 #[derive(Clone, Default)]
 pub(crate) struct Settings {
@@ -56,10 +67,7 @@ pub(crate) struct Settings {
     pub(crate) conf: Vec<String>,
     /// The node ends when this process does.
     pub(crate) parent_pid: Option<u32>,
-    /// A second node on the same store takes over when this one is gone. ActiveMQ only.
-    pub(crate) standby: bool,
-    /// Two further nodes form a cluster with this one. RabbitMQ only.
-    pub(crate) cluster: bool,
+    pub(crate) company: Company,
     /// Instead of the system's own package. RabbitMQ only.
     pub(crate) release: Option<Release>,
     /// This node is that second one.
@@ -96,11 +104,11 @@ impl Engine {
     pub(super) fn new(settings: &Settings) -> Result<Self> {
         match settings.kind {
             Kind::Rabbitmq => {
-                ensure!(!settings.standby, "only an ActiveMQ can have a standby here");
+                ensure!(settings.company != Company::Standby, "only an ActiveMQ can have a standby here");
                 Ok(Self::Rabbitmq(Rabbitmq::new(settings)?))
             }
             Kind::Activemq => {
-                ensure!(!settings.cluster, "only a RabbitMQ can have a cluster here");
+                ensure!(settings.company != Company::Cluster, "only a RabbitMQ can have a cluster here");
                 ensure!(settings.release.is_none(), "an ActiveMQ is of no release of RabbitMQ");
                 Ok(Self::Activemq(Activemq::new(settings)?))
             }

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::activemq::Activemq;
-use super::engine::{Broker, Engine, Settings};
+use super::engine::{Broker, Company, Engine, Settings};
 use super::rabbitmq::Rabbitmq;
 use crate::process::{self, Process};
 use crate::wait;
@@ -59,12 +59,13 @@ pub(crate) struct Node {
 impl Node {
     /// A new node, ready for use.
     pub(crate) fn up(folder: &Path, settings: &Settings) -> Result<Self> {
-        if settings.cluster {
+        if settings.company == Company::Cluster {
             return Self::up_together(folder, settings);
         }
         let node = Self::up_alone(folder, settings)?;
-        if settings.standby {
-            let standby = Settings { standby: false, parent_pid: None, shares_store: true, ..settings.clone() };
+        if settings.company == Company::Standby {
+            let standby =
+                Settings { company: Company::Alone, parent_pid: None, shares_store: true, ..settings.clone() };
             // The node's own watcher and its own end take care of this one too.
             if let Err(error) = Self::up_alone(&folder.join(STANDBY), &standby) {
                 node.down()?;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::certificates::Certificates;
-use super::engine::{self, Broker, Settings};
+use super::engine::{self, Broker, Company, Settings};
 use super::node::log_file;
 use super::release::Release;
 use crate::http;
@@ -69,7 +69,7 @@ impl Rabbitmq {
     pub(super) fn new(settings: &Settings) -> Result<Self> {
         let [amqp, amqps, management, distribution, epmd] = ports::free()?;
         let ports = Ports { amqp, amqps, management, distribution, epmd };
-        let member = if settings.cluster { Member::Of(0) } else { Member::Alone };
+        let member = if settings.company == Company::Cluster { Member::Of(0) } else { Member::Alone };
         Ok(Self { ports, member, release: settings.release, epmd: None })
     }
 

@@ -30,6 +30,7 @@ fn a_mapping_is_made_of_what_the_file_says() {
     assert_eq!(mapping.dead_letter, DeadLetter::Park);
     assert_eq!(planned(configured).function.timeout, Duration::from_secs(60));
     assert_eq!(planned(configured).broker.consumer_timeout, Some(Duration::from_secs(1_800)));
+    assert_eq!(planned(configured).broker.delivery_limit, None, "that of the broker's version");
     assert!(planned(configured).broker.arn.starts_with("arn:aws:mq:us-east-1:000000000000:broker:pizza:b-"));
     assert!(configured.spec.enabled);
 }

@@ -204,6 +204,18 @@ fn what_this_build_does_not_act_on_is_refused() {
 }
 
 #[test]
+fn a_delivery_limit_is_a_number_of_returns_or_none() {
+    let with = |limit: &str| {
+        format!("[brokers.b]\nengine = \"rabbitmq\"\nendpoints = [\"amqp://h\"]\ndelivery_limit = {limit}\n")
+    };
+    check(&with("20"), &[]);
+    check(&with("-1"), &[]);
+    check(&with("0"), &["brokers.b.delivery_limit: must be 1 or more, or -1 for none"]);
+    check(&with("-2"), &["brokers.b.delivery_limit: must be from -1 to 2147483647"]);
+    check(&with("\"many\""), &["brokers.b.delivery_limit: must be a whole number"]);
+}
+
+#[test]
 fn a_function_on_lambda_is_named_in_awss_forms() {
     let lambda = |members: &str| format!("[functions.f]\nlambda = {{ {members} }}\n");
     let arn = "arn:aws:lambda:eu-west-1:123456789012:function:f:live";
