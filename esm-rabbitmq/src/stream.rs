@@ -27,17 +27,18 @@ impl Deliveries {
     /// The next one; `None` when the last consumer has ended. May be dropped half-way.
     pub(crate) async fn next(&mut self) -> Option<lapin::Result<Delivery>> {
         loop {
-            let has_several = self.consumers.len() > 1;
-            if let Some(delivery) = self.in_order.next(has_several) {
+            if let Some(delivery) = self.in_order.next() {
                 return Some(Ok(delivery));
             }
             if self.consumers.is_empty() {
-                return None;
+                match self.successors.try_recv() {
+                    Ok(successor) => self.consumers.push(successor),
+                    Err(_) => return self.in_order.rest().map(Ok),
+                }
             }
             match poll_fn(|context| self.poll_next(context)).await {
                 Some(Ok(delivery)) => {
-                    let has_several = self.consumers.len() > 1;
-                    if let Some(delivery) = self.in_order.pass(delivery.delivery_tag, delivery, has_several) {
+                    if let Some(delivery) = self.in_order.pass(delivery.delivery_tag, delivery) {
                         return Some(Ok(delivery));
                     }
                 }
@@ -66,7 +67,8 @@ impl Deliveries {
     }
 }
 
-/// Puts what comes from several sides into the order of its tags, which count up from 1 without a gap.
+/// Puts what comes from several sides into the order of its tags, which count up from 1 without a gap. A side may be
+/// lent to before it is known here: so what is missing is waited for, however many sides there seem to be.
 struct InOrder<T> {
     next: u64,
     early: BTreeMap<u64, T>,
@@ -78,24 +80,25 @@ impl<T> InOrder<T> {
     }
 
     /// Lets an item through whose turn it is, and keeps one that came too early.
-    fn pass(&mut self, tag: u64, item: T, has_other_sides: bool) -> Option<T> {
-        if self.early.is_empty() && (tag == self.next || !has_other_sides) {
-            self.next = tag + 1;
+    fn pass(&mut self, tag: u64, item: T) -> Option<T> {
+        if tag == self.next {
+            self.next += 1;
             return Some(item);
         }
         self.early.insert(tag, item);
         None
     }
 
-    /// The next one of those that were kept, unless one before it may still come from another side.
-    fn next(&mut self, has_other_sides: bool) -> Option<T> {
-        let first = self.early.first_entry()?;
-        if has_other_sides && *first.key() != self.next {
-            return None;
-        }
-        let (tag, item) = first.remove_entry();
-        self.next = tag + 1;
-        Some(item)
+    /// The next one of those that were kept, if it is its turn.
+    fn next(&mut self) -> Option<T> {
+        let first = self.early.first_entry().filter(|first| *first.key() == self.next)?;
+        self.next += 1;
+        Some(first.remove())
+    }
+
+    /// The first of those that were kept, when nothing more comes.
+    fn rest(&mut self) -> Option<T> {
+        self.early.pop_first().map(|(_, item)| item)
     }
 }
 
@@ -106,21 +109,24 @@ mod tests {
     #[test]
     fn what_came_too_early_waits_for_its_turn() {
         let mut in_order = InOrder::new();
-        assert_eq!(in_order.pass(1, 'a', false), Some('a'));
-        assert_eq!(in_order.pass(3, 'c', true), None);
-        assert_eq!(in_order.pass(4, 'd', true), None);
-        assert_eq!(in_order.next(true), None);
-        assert_eq!(in_order.pass(2, 'b', true), None);
-        let kept: String = std::iter::from_fn(|| in_order.next(true)).collect();
-        assert_eq!(kept, "bcd");
-        assert_eq!(in_order.pass(5, 'e', true), Some('e'));
+        assert_eq!(in_order.pass(1, 'a'), Some('a'));
+        assert_eq!(in_order.pass(3, 'c'), None);
+        assert_eq!(in_order.pass(4, 'd'), None);
+        assert_eq!(in_order.next(), None);
+        assert_eq!(in_order.pass(2, 'b'), Some('b'));
+        let kept: String = std::iter::from_fn(|| in_order.next()).collect();
+        assert_eq!(kept, "cd");
+        assert_eq!(in_order.pass(5, 'e'), Some('e'));
     }
 
     #[test]
-    fn nothing_waits_for_a_side_that_is_not_there() {
+    fn at_the_end_nothing_waits() {
         let mut in_order = InOrder::new();
-        assert_eq!(in_order.pass(7, 'a', false), Some('a'));
-        assert_eq!(in_order.pass(9, 'b', true), None);
-        assert_eq!(in_order.next(false), Some('b'));
+        assert_eq!(in_order.pass(9, 'b'), None);
+        assert_eq!(in_order.pass(7, 'a'), None);
+        assert_eq!(
+            [in_order.next(), in_order.rest(), in_order.rest(), in_order.rest()],
+            [None, Some('a'), Some('b'), None]
+        );
     }
 }
