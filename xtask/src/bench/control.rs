@@ -66,7 +66,8 @@ pub(super) fn run() -> Result<()> {
     verdict("a page of 100, the median", median(pages), 50.0, " ms");
     verdict("a page of 100, the slowest", slowest, 50.0, " ms");
     verdict("Create, the median", median(creates), 20.0, " ms");
-    verdict("syncs of the disk for each Create", synced as f64 / TRACED as f64, 1.0, "");
+    // One each; what is above that are checkpoints of the store's log, now and then.
+    verdict("syncs of the disk for each Create", synced as f64 / TRACED as f64, 1.1, "");
     println!("memory: {memory:.1} MiB");
     Ok(())
 }
