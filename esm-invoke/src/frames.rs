@@ -88,11 +88,11 @@ impl Body for Frames {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.left() == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left as u64)
+        SizeHint::with_exact(self.left() as u64)
     }
 }
 

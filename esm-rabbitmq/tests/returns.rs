@@ -6,9 +6,10 @@ use esm_core::{
     credentials::Login,
     invoker::Outcome,
     mapping::Mapping,
+    memory::Memory,
     metrics::Metrics,
     source::{Arrival, Connect, Delivery, Disposition, Session, Terms},
-    supervisor::Supervisor,
+    supervisor::{Conditions, Supervisor},
     testing::{ScriptedFunction, mapping},
 };
 use esm_rabbitmq::{
@@ -19,7 +20,7 @@ use prometheus::Registry;
 use tokio::time::{sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const TERMS: Terms = Terms { prefetch: 10, alone: false };
+const TERMS: Terms = Terms { prefetch: 10, alone: false, memory: Memory::DEFAULT };
 
 struct Bench {
     broker: TestBroker,
@@ -61,7 +62,7 @@ impl Bench {
 async fn next(session: &mut Session) -> Delivery {
     match timeout(PATIENCE, session.deliveries.recv()).await.expect("in time").expect("is lent") {
         Arrival::Delivery(delivery) => delivery,
-        Arrival::Unusable(unusable) => panic!("{unusable:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -149,7 +150,7 @@ async fn twenty_five_hand_backs_with_a_prefetched_backlog_lose_nothing() {
     let metrics = Metrics::register(&registry).expect("registers");
     let (function, mut invocations) = ScriptedFunction::new([(Duration::ZERO, Outcome::Success)]);
     let function = function.into_function(&metrics);
-    let mut supervisor = Supervisor::new(metrics);
+    let mut supervisor = Supervisor::new(metrics, Conditions::default());
     // A batch that is never full and never late: what is lent waits in it until the end.
     let waiting = Mapping { window: 300.try_into().expect("in range"), ..mapping() };
     for round in 0..25 {

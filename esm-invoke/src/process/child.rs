@@ -19,13 +19,13 @@ use tokio::{
 
 use super::keeper;
 
-/// A process that leads a group of its own (`launch` makes it, with the session), and ends with whatever else is in the
-/// group.
+/// A process that leads a group of its own, and ends with whatever else is in the group.
 ///
 /// It is looked at, but not waited for, until it has ended and the group was ended too: so long its
 /// id, which names the group, cannot become that of another, and signals reach nobody else.
 pub(super) struct Child {
     process: process::Child,
+    /// Made by `launch`, with a session around it.
     group: Pid,
     /// Says that some child has ended.
     ends: Signals,
