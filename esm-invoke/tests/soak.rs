@@ -32,7 +32,8 @@ async fn many_invocations_leave_no_process_no_descriptor_and_no_memory_behind() 
     let limit = Instant::now() + LONG;
     loop {
         let after = Kept::now();
-        if after.processes == 0 && after.descriptors <= before.descriptors && after.kib <= before.kib + NOISE {
+        // One is kept for good: it ends what functions have started, should this process be killed.
+        if after.processes == 1 && after.descriptors <= before.descriptors && after.kib <= before.kib + NOISE {
             println!("{before:?} became {after:?} by {count} invocations");
             break;
         }

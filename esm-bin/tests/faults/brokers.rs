@@ -17,14 +17,14 @@ on_both_brokers! {
     a_password_that_is_changed,
 }
 
-/// More than is done while a broker stops, or shows its connections.
-const MANY: usize = 10_000;
-const SMALL_BATCHES: &str = "batch_size = 10\nmaximum_batching_window_in_seconds = 0";
+const MANY: usize = 3_000;
+const SMALL_BATCHES: &str =
+    "batch_size = 10\nmaximum_batching_window_in_seconds = 0\ntags = { \"esm:maximum-concurrency\" = \"1\" }";
 
-/// Something to do for some seconds.
+/// Something to do for twelve seconds: longer than a broker takes to stop, or to show its connections.
 async fn work<B: Bench>(bench: &B) -> Function {
     bench.publish_numbered(MANY).await;
-    Function::start_with(|_| Answer::After(Duration::from_millis(10))).await
+    Function::start_with(|_| Answer::After(Duration::from_millis(40))).await
 }
 
 async fn progress(function: &Function) {
