@@ -72,7 +72,7 @@ struct Wanted {
 enum Source {
     /// Planned already.
     File(Arc<Planned>),
-    Store(StoredMapping),
+    Store(Box<StoredMapping>),
 }
 
 /// How far a mapping at work has come.
@@ -204,7 +204,7 @@ impl Reconciler {
         let generation = file.generation;
         let stored = self.plane.0.store.active().await?.into_iter().map(|mapping| {
             let version = Version { revision: mapping.revision, generation };
-            (mapping.uuid, Wanted { state: mapping.state, version, source: Source::Store(mapping) })
+            (mapping.uuid, Wanted { state: mapping.state, version, source: Source::Store(Box::new(mapping)) })
         });
         let of_file =
             file.mappings.iter().filter(|(_, configured)| configured.spec.enabled).map(|(uuid, configured)| {
