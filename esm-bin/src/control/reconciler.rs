@@ -88,8 +88,8 @@ enum Source {
     /// Of the file, planned already.
     Planned(Arc<Planned>),
     /// Of the file.
-    File(MappingSpec, BTreeMap<String, String>),
-    Store(StoredMapping),
+    File(Box<MappingSpec>, BTreeMap<String, String>),
+    Store(Box<StoredMapping>),
 }
 
 /// How far a mapping at work has come.
@@ -241,7 +241,7 @@ impl Reconciler {
         let stored = self.plane.0.store.active().await?.into_iter().map(|mapping| {
             let (uuid, state, revision) = (mapping.uuid, mapping.state, mapping.revision);
             let lookup = file.targets.lookup(&mapping.route.event_source_arn);
-            (uuid, Wanted::new(state, revision, file.generation, lookup, Source::Store(mapping)))
+            (uuid, Wanted::new(state, revision, file.generation, lookup, Source::Store(Box::new(mapping))))
         });
         let of_file =
             file.mappings.iter().filter(|(_, configured)| configured.spec.enabled).map(|(uuid, configured)| {
@@ -249,7 +249,7 @@ impl Reconciler {
                     Some(planned) => (None, Source::Planned(planned.clone())),
                     None => (
                         file.targets.lookup(&configured.spec.event_source),
-                        Source::File(configured.spec.clone(), configured.tags.clone()),
+                        Source::File(Box::new(configured.spec.clone()), configured.tags.clone()),
                     ),
                 };
                 (*uuid, Wanted::new(State::Enabled, 0, file.generation, lookup, source))
