@@ -73,7 +73,7 @@ pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Re
     let tls = table.optional("tls", |entry| Ok((entry.clone(), entry.table(tls_files)?)));
     let arn = table.optional("arn", arn);
     let delivery_limit = table.optional("delivery_limit", delivery_limit);
-    let consumer_timeout = table.optional("consumer_timeout_in_seconds", consumer_timeout);
+    let consumer_timeout = table.optional("consumer_timeout_in_seconds", |entry| entry.within(1..=A_YEAR_IN_SECONDS));
     let dead_letter_queue = table.optional("dead_letter_queue", queue_name);
     // What is wrong with these files is reported; the rest is looked at without them.
     let (tls_entry, tls_files) = tls.unwrap_or_default().unzip();
@@ -82,7 +82,14 @@ pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Re
     let Adapter { sources, destinations } = adapter;
     let (consumer_timeout, dead_letter_queue) = (consumer_timeout?, dead_letter_queue?);
     let consumer_timeout = match engine {
-        Engine::Rabbitmq => Some(consumer_timeout.unwrap_or(CONSUMER_TIMEOUT)),
+        Engine::Rabbitmq => {
+            let limit = consumer_timeout.map_or(CONSUMER_TIMEOUT, Duration::from_secs);
+            if limit <= HOLD_MARGIN {
+                let words = "must be more than 60: a batch is handed back 60 s before the broker's consumer timeout";
+                table.report_at("consumer_timeout_in_seconds", words);
+            }
+            Some(limit)
+        }
         Engine::Activemq => {
             concerns_only(table, "rabbitmq", "consumer_timeout_in_seconds", consumer_timeout.is_some());
             None
@@ -121,17 +128,6 @@ pub(super) fn read(name: &str, table: &mut Table<'_>, identity: &Identity) -> Re
         definition: table.definition(),
         destinations,
     })
-}
-
-fn consumer_timeout(entry: &Entry<'_>) -> Result<Duration, Reported> {
-    let timeout = Duration::from_secs(entry.within(1..=A_YEAR_IN_SECONDS)?);
-    if timeout > HOLD_MARGIN {
-        return Ok(timeout);
-    }
-    let margin = HOLD_MARGIN.as_secs();
-    Err(entry.report(format_args!(
-        "must be more than {margin}: a batch is handed back {margin} s before the broker's consumer timeout"
-    )))
 }
 
 /// Reports a key that brokers of this kind do not heed.
