@@ -30,8 +30,8 @@ pub(crate) fn failed(returned: &[u8], deliveries: &[Delivery]) -> Result<Vec<boo
     let names = names(deliveries);
     for Failure { identifier } in failures {
         match names.get(&identifier) {
-            Some(named) if named.by_identifier || named.records.len() == 1 => {
-                named.records.iter().for_each(|index| failed[*index] = true);
+            Some(meant) if meant.by_identifier || meant.records.len() == 1 => {
+                meant.records.iter().for_each(|index| failed[*index] = true);
             }
             Some(_) => return Err(format!("several messages have the messageId {}", shown(&identifier))),
             None => return Err(format!("no message of the batch has the itemIdentifier {}", shown(&identifier))),
@@ -71,11 +71,11 @@ fn names(deliveries: &[Delivery]) -> HashMap<Cow<'_, str>, Named> {
     }
     for (index, delivery) in deliveries.iter().enumerate() {
         if let Some(identifier) = delivery.record.item_identifier() {
-            let named = names.entry(unescaped(identifier)).or_default();
-            if !std::mem::replace(&mut named.by_identifier, true) {
-                named.records.clear();
+            let meant = names.entry(unescaped(identifier)).or_default();
+            if !std::mem::replace(&mut meant.by_identifier, true) {
+                meant.records.clear();
             }
-            named.records.push(index);
+            meant.records.push(index);
         }
     }
     names

@@ -17,7 +17,7 @@ use reqwest::{Method, header::HeaderMap};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    aws::{AwsError, CredentialChain, Scope, endpoint, sign},
+    aws::{AwsError, CredentialChain, Scope, are_credentials_refused, endpoint, sign},
     backend::Backend,
     http::{HttpInvoker, HttpSettings, HttpSettingsError, Protocol},
     signature::hexadecimal,
@@ -26,8 +26,7 @@ use crate::{
 /// All that is not unreserved in URLs.
 const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Types of AWS's errors that say that the credentials have expired, or were changed.
-const CREDENTIALS_REFUSED: [&str; 3] = [EXPIRED, "UnrecognizedClient", "InvalidSignature"];
+/// As [`are_credentials_refused`], and new ones will do.
 const EXPIRED: &str = "ExpiredToken";
 
 /// Which function is invoked, and as whom.
@@ -82,7 +81,7 @@ impl LambdaInvoker {
     /// Who has old credentials gets new ones, and the function's configuration is not to blame.
     async fn renew(&self, outcome: Outcome, error_type: Option<String>) -> Outcome {
         match (outcome, error_type) {
-            (Outcome::NotUsable { reason }, Some(error_type)) if CREDENTIALS_REFUSED.contains(&&*error_type) => {
+            (Outcome::NotUsable { reason }, Some(error_type)) if are_credentials_refused(&error_type) => {
                 self.credentials.forget().await;
                 if error_type == EXPIRED {
                     Outcome::Unavailable { reason, retry_after: None }

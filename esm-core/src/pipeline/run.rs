@@ -141,7 +141,7 @@ impl Run<'_> {
                 self.retire().await;
                 return End::Outgrown;
             }
-            let terms = self.pipeline.terms(self.prefetch_limit);
+            let terms = self.better_terms();
             self.hand.limit(terms.memory);
             if terms.alone != self.terms.alone && self.borrows == Borrows::Yes {
                 info!(alone = terms.alone, "opening a session on another connection");
@@ -155,6 +155,13 @@ impl Run<'_> {
             }
             self.close_without_credit();
         }
+    }
+
+    /// What it would be opened with now. One that borrows one message at a time borrows one beside those that are parked.
+    fn better_terms(&self) -> Terms {
+        let terms = self.pipeline.terms(self.prefetch_limit);
+        let parked = if terms.alone { u32::try_from(self.parked).unwrap_or(u32::MAX) } else { 0 };
+        Terms { prefetch: terms.prefetch.saturating_add(parked), ..terms }
     }
 
     async fn change_terms(&mut self, terms: Terms) -> Result<(), SourceError> {
@@ -172,7 +179,8 @@ impl Run<'_> {
         let now = self.terms.prefetch;
         let lending = self.pipeline.lending(self.prefetch_limit);
         let has_room = || self.in_hand() <= now && self.hand.held() <= lending.share / 2;
-        self.borrows == Borrows::Yes && lending.is_worth_changing(now, better) && (better < now || has_room())
+        let is_worth_it = || if self.terms.alone { better != now } else { lending.is_worth_changing(now, better) };
+        self.borrows == Borrows::Yes && is_worth_it() && (better < now || has_room())
     }
 
     /// The deliveries that are not settled, but for those that wait for their acknowledgement without a batch.
@@ -227,7 +235,8 @@ impl Run<'_> {
     /// Messages that are parked or wait to be retried may take half the prefetch; with more, too little would be left
     /// to work with.
     fn is_clogged(&self) -> bool {
-        (self.parked + *self.resting.borrow()) * 2 > self.prefetch
+        let resting = *self.resting.borrow();
+        if self.terms.alone { resting > 0 } else { (self.parked + resting) * 2 > self.prefetch }
     }
 
     /// Takes note of how many messages wait to be retried.

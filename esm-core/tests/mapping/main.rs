@@ -412,6 +412,20 @@ async fn after_an_unreadable_message_one_at_a_time_is_borrowed_until_the_queue_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_one_message_at_a_time_is_borrowed_those_that_are_parked_take_nobodys_place() {
+    let unreadable = SourceError::Unreadable { broker: "b".into(), queue: "q".into(), words: "w".into() };
+    let bench = Bench::start(batches_of(100), []);
+    sleep(Duration::from_secs(1)).await;
+    bench.queue.lose(unreadable);
+    sleep(Duration::from_secs(5)).await;
+    bench.queue.publish_with(["large", "larger"], EVENT_SIZE_LIMIT, None);
+    bench.queue.publish(["a", "b"]);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!((bench.queue.acked(), bench.queue.is_alone()), (vec!["a".to_owned(), "b".to_owned()], true));
+    assert_eq!(bench.queue.unsettled(), 2, "they are kept");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_that_waits_for_a_function_that_cannot_be_used_is_handed_back_in_time() {
     let queue = MemoryQueue::new();
     queue.limit_hold(Duration::from_secs(200)); // the function's timeout takes 60 of them

@@ -59,22 +59,26 @@ impl AwsError {
     pub fn concerns_credentials(&self) -> bool {
         match self {
             Self::NoCredentials(_) => true,
-            Self::Refused { error_type, .. } => CREDENTIALS_REFUSED.contains(&error_type.as_str()),
+            Self::Refused { error_type, .. } => are_credentials_refused(error_type),
             Self::Unreachable(_) | Self::Answer(_) | Self::Client(_) => false,
         }
     }
 }
 
-/// As the services call it, each in its own way.
-const CREDENTIALS_REFUSED: [&str; 7] = [
-    "ExpiredTokenException",
+/// As the services call it, each in its own way, and some with `Exception` behind it.
+const CREDENTIALS_REFUSED: [&str; 6] = [
     "ExpiredToken",
-    "UnrecognizedClientException",
+    "UnrecognizedClient",
     "InvalidClientTokenId",
-    "InvalidSignatureException",
+    "InvalidSignature",
     "SignatureDoesNotMatch",
-    "MissingAuthenticationTokenException",
+    "MissingAuthenticationToken",
 ];
+
+/// Whether an error of this type says that AWS does not know the caller.
+pub(crate) fn are_credentials_refused(error_type: &str) -> bool {
+    CREDENTIALS_REFUSED.contains(&error_type.strip_suffix("Exception").unwrap_or(error_type))
+}
 
 /// Calls one service in one region.
 pub struct AwsClient {
@@ -110,7 +114,7 @@ impl AwsClient {
     #[cfg(feature = "aws")]
     pub(super) async fn get(&self, caller: &Credential, path: &[&str]) -> Result<Bytes, AwsError> {
         let mut url = self.url.clone();
-        let no_path = |()| AwsError::Client(format!("{} cannot have a path", self.url));
+        let no_path = |()| AwsError::Client(format!("{} cannot have a path", self.public_url()));
         url.path_segments_mut().map_err(no_path)?.pop_if_empty().extend(path);
         self.call(caller, Request::new(Method::GET, url), String::new()).await
     }

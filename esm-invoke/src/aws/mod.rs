@@ -12,12 +12,12 @@ pub mod mq;
 pub mod secrets;
 mod signing;
 
-#[cfg(feature = "lambda")]
-pub(crate) use self::{
-    client::endpoint,
-    signing::{Scope, sign},
-};
 pub use self::{
     client::{AwsClient, AwsError},
     credentials::{CredentialChain, Identity},
+};
+#[cfg(feature = "lambda")]
+pub(crate) use self::{
+    client::{are_credentials_refused, endpoint},
+    signing::{Scope, sign},
 };
