@@ -122,6 +122,8 @@ impl Run<'_> {
                 Event::Place => self.take_released(),
                 Event::Arrive(arrival) => self.take(arrival),
                 Event::Window => self.close(ClosedBy::Window),
+                // What comes from now on has not waited yet.
+                Event::Stall if !self.has_waiting() => self.stalled_since = Some(Instant::now()),
                 Event::Stall => {
                     if let Err(error) = self.borrow_no_more().await {
                         return End::Lost(error);
@@ -192,6 +194,11 @@ impl Run<'_> {
             () = window, if may_take => Event::Window,
             () = stall => Event::Stall,
         }
+    }
+
+    /// Whether something was lent and is not being tried.
+    fn has_waiting(&self) -> bool {
+        !self.deliveries.is_empty() || !self.set_aside.is_empty() || self.batcher.deadline().is_some()
     }
 
     /// When what waits to be tried has to go back, unless something is taken before.
