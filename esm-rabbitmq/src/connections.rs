@@ -246,7 +246,7 @@ impl Connections {
         match timeout(HANDSHAKE, self.handshake(stream, endpoint, login)).await {
             Ok(Ok(connection)) => {
                 let version = version.get().copied();
-                info!(broker, virtual_host = login.virtual_host, ?version, "connected");
+                info!(broker, virtual_host = login.virtual_host, version = version.map(display), "connected");
                 let Watch { trouble, closed, watcher } = watch(&connection, &place);
                 Ok(Arc::new(SharedConnection { connection, version, place, trouble, closed, _watcher: watcher }))
             }

@@ -2,7 +2,7 @@
 //! itself, so it is listened to on its way.
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
     pin::Pin,
@@ -52,6 +52,12 @@ impl Version {
         let (length, rest) = frame[at + NAME.len()..].split_first_chunk::<4>()?;
         let text = rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
         Self::parse(std::str::from_utf8(text).ok()?)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
     }
 }
 

@@ -82,7 +82,7 @@ impl Reader {
         Some(SourceError::ConsumerCancelled {
             broker: self.place.broker.clone(),
             queue: self.place.queue.clone(),
-            words: "the queue was deleted, or the node that leads it went away".into(),
+            words: "the queue was deleted, the node that leads it went away, or a delivery was held too long".into(),
         })
     }
 

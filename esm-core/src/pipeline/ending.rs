@@ -61,7 +61,7 @@ impl Run<'_> {
     pub(super) async fn hand_back_what_waits(&mut self) -> Result<(), SourceError> {
         let mut waiting = self.take_waiting();
         if waiting.is_empty() && self.deliveries.is_empty() {
-            self.stalled_since = Some(Instant::now());
+            self.stalled_since = Some(Instant::now()); // what comes from now on has not waited yet
             return Ok(());
         }
         warn!("nothing could be tried for long; what waits goes back to the broker");
