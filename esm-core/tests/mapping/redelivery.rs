@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use esm_core::{event::EVENT_SIZE_LIMIT, mapping::RedeliveryPolicy, metrics::DropReason};
+use esm_core::{mapping::RedeliveryPolicy, metrics::DropReason};
 use proptest::prelude::*;
 
 use super::*;
