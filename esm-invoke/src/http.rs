@@ -164,8 +164,6 @@ impl HttpInvoker {
             (_, Some(_)) => return Err(HttpSettingsError::TlsUnused),
         };
         let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("esm/", env!("CARGO_PKG_VERSION"))));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if protocol != Protocol::Webhook {
             headers.insert("x-amz-invocation-type", HeaderValue::from_static("RequestResponse"));
@@ -195,7 +193,11 @@ impl HttpInvoker {
     }
 
     /// Posts the event with these headers. Beside the reply stands the type of the error that the service gave, if any.
-    pub(crate) async fn post(&self, event: Event, headers: HeaderMap) -> (Reply, Option<String>) {
+    pub(crate) async fn post(&self, event: Event, mut headers: HeaderMap) -> (Reply, Option<String>) {
+        // Proxies may change these, so no signature covers them.
+        for (name, value) in [(ACCEPT, "*/*"), (USER_AGENT, concat!("esm/", env!("CARGO_PKG_VERSION")))] {
+            headers.entry(name).or_insert(HeaderValue::from_static(value));
+        }
         let (body, progress) = EventBody::new(event);
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
