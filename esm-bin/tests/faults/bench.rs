@@ -1,10 +1,11 @@
 //! A broker of either kind, with a queue that a mapping reads and one for what is given up.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use amqprs::BasicProperties;
 use esm_activemq::testing::{GUEST, Messages, TestBroker as ActiveMqBroker};
 use esm_rabbitmq::testing::TestBroker as RabbitMqBroker;
+use tokio::time::sleep;
 
 use crate::common::{
     function::Function,
@@ -107,7 +108,7 @@ pub(crate) trait Bench: Broker + Sized {
             if letters.get(body).copied().unwrap_or(0) >= times {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            sleep(Duration::from_millis(100)).await;
             letters = self.letters().await;
         }
         assert_eq!(letters.get(body), Some(&times), "{letters:?}");
@@ -141,10 +142,11 @@ impl RabbitMq {
     async fn log_in_again(&self) {
         loop {
             let connections = self.broker.connections(&self.virtual_host).await;
-            self.broker.close_connections(&self.virtual_host).await;
             if connections.iter().any(|connection| connection["user"] == Self::READER) {
+                self.broker.close_connections(&self.virtual_host).await;
                 return;
             }
+            sleep(Duration::from_millis(200)).await;
         }
     }
 
