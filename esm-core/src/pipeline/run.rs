@@ -173,12 +173,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What was lent before a change may come on top of what is lent after it: so nothing is widened until
-    /// what is in hand would fit into what is borrowed now.
+    /// Nothing is widened but when all that is borrowed is in hand: a queue that lends less needs no more, what was
+    /// lent before a change may come on top of what is lent after it, and a consumer that may still lend would lend
+    /// beside the one that takes its place, in an order that is not the queue's.
     fn has_outgrown_its_terms(&self, better: u32) -> bool {
         let now = self.terms.prefetch;
         let lending = self.pipeline.lending(self.prefetch_limit);
-        let has_room = || self.in_hand() <= now && self.hand.held() <= lending.share / 2;
+        let has_room = || self.in_hand() == now && self.hand.held() <= lending.share / 2;
         let is_worth_it = || if self.terms.alone { better != now } else { lending.is_worth_changing(now, better) };
         self.borrows == Borrows::Yes && is_worth_it() && (better < now || has_room())
     }

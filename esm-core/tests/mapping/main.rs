@@ -388,8 +388,11 @@ async fn one_large_record_does_not_keep_the_prefetch_small_for_ever() {
         bench.queue.publish((0..10).map(|id| format!("{round}-{id}")));
         sleep(Duration::from_secs(5)).await;
     }
+    assert!(bench.queue.prefetch() <= 12, "no more than ten are there at once");
+    bench.queue.publish((0..400).map(|id| format!("backlog-{id}")));
+    sleep(Duration::from_secs(5)).await;
     assert_eq!(bench.queue.prefetch(), 200);
-    assert_eq!(bench.queue.acked().len(), 401);
+    assert_eq!(bench.queue.acked().len(), 801);
     while bench.was_invoked() {}
 }
 
