@@ -30,7 +30,7 @@ pub struct Shared {
     pub plane: ControlPlane,
     /// Cancelled when the service is about to end.
     pub draining: CancellationToken,
-    /// Whether the control API answers anybody: then so does [`readyz`] in full.
+    /// Whether the control API answers anybody: then so does `/readyz` in full.
     pub is_open: bool,
 }
 
