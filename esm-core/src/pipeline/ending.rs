@@ -34,17 +34,12 @@ impl Run<'_> {
     }
 
     /// Whether a session in which nothing more arrives has come to its end.
-    pub(super) fn has_nothing_more_to_do(&mut self) -> bool {
+    pub(super) fn has_nothing_more_to_do(&self) -> bool {
         match self.borrows {
             Borrows::Yes => false,
             Borrows::NoMemory => {
                 let is_at_end = self.deliveries.is_closed() && self.deliveries.is_empty();
-                let ends = is_at_end || !self.surplus.is_empty();
-                if ends {
-                    self.close(ClosedBy::Credit);
-                    self.pipeline.sizes.count_unfit();
-                }
-                ends
+                is_at_end || !self.surplus.is_empty()
             }
             Borrows::HeldForLong => self.set_aside.is_empty() && self.pipeline.tasks.is_empty() && self.parked == 0,
         }
@@ -69,6 +64,7 @@ impl Run<'_> {
         self.borrow_no_more(Borrows::HeldForLong).await?;
         let limit = self.lease.delivery_limit;
         let mut untried = std::mem::take(&mut self.surplus);
+        self.set_aside.extend(waiting.extract_if(.., |delivery| is_endangered(delivery.returns, limit)));
         while let Some(arrival) = self.deliveries.recv().await {
             match arrival {
                 Arrival::Delivery(delivery) if is_endangered(delivery.returns, limit) => {
@@ -79,8 +75,6 @@ impl Run<'_> {
                 Arrival::Unusable(unusable) => untried.push(unusable.receipt),
             }
         }
-        let endangered = waiting.extract_if(.., |delivery| is_endangered(delivery.returns, limit));
-        self.set_aside.extend(endangered);
         self.lease.unsettled.fetch_sub(waiting.len(), Ordering::Relaxed);
         untried.extend(waiting.iter().map(|delivery| delivery.receipt));
         untried.sort_unstable();

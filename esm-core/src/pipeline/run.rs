@@ -138,6 +138,10 @@ impl Run<'_> {
                 }
             }
             if self.has_nothing_more_to_do() {
+                if self.borrows == Borrows::NoMemory {
+                    self.close(ClosedBy::Credit);
+                    self.pipeline.sizes.count_unfit();
+                }
                 self.retire().await;
                 return End::Outgrown;
             }
