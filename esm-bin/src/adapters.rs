@@ -385,12 +385,7 @@ pub(crate) fn lambda(
     };
 
     let LambdaFunction { name, region, endpoint_url, role_arn } = function;
-    let identity = Identity {
-        region: region.clone(),
-        endpoint_url: aws.endpoint_url.clone(),
-        environment: aws.environment.clone(),
-        role_arn,
-    };
+    let identity = Identity { role_arn, ..identity(&region, aws) };
     let credentials = CredentialChain::new(identity).map_err(|error| entry.report(error))?;
     let settings = LambdaSettings { name, region, endpoint_url, timeout, credentials };
     match LambdaInvoker::new(settings) {
@@ -405,21 +400,26 @@ pub(crate) fn lambda(entry: &Entry<'_>, _: &Aws, _: LambdaFunction, _: Duration)
     Err(entry.report(format_args!("this build has no backend lambda; {}", built_in())))
 }
 
+/// Who we are in a region of AWS, without a role.
+#[cfg(any(feature = "lambda", feature = "aws"))]
+fn identity(region: &str, aws: &Aws) -> esm_invoke::aws::Identity {
+    esm_invoke::aws::Identity {
+        region: region.into(),
+        endpoint_url: aws.endpoint_url.clone(),
+        environment: aws.environment.clone(),
+        role_arn: None,
+    }
+}
+
 /// Reads a text somewhere else, each time anew.
 pub type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
 
 /// The secret with this ARN in AWS Secrets Manager; words if it cannot be asked for.
 #[cfg(feature = "aws")]
 pub(crate) fn managed_secret(arn: &str, region: &str, aws: &Aws) -> Result<Fetch, String> {
-    use esm_invoke::aws::{CredentialChain, Identity, secrets::SecretsManager};
+    use esm_invoke::aws::{CredentialChain, secrets::SecretsManager};
 
-    let identity = Identity {
-        region: region.into(),
-        endpoint_url: aws.endpoint_url.clone(),
-        environment: aws.environment.clone(),
-        role_arn: None,
-    };
-    let manager = CredentialChain::new(identity)
+    let manager = CredentialChain::new(identity(region, aws))
         .and_then(|credentials| SecretsManager::new(region, aws.endpoint_url.as_deref(), credentials))
         .map_err(|error| error.to_string())?;
     let (manager, arn) = (Arc::new(manager), arn.to_owned());
@@ -465,15 +465,9 @@ pub type Describe = Arc<dyn Fn() -> BoxFuture<'static, Result<Description, Undes
 /// How Amazon MQ is asked about the broker with this id; words if it cannot be asked.
 #[cfg(feature = "aws")]
 pub(crate) fn describe_broker(id: &str, region: &str, aws: &Aws) -> Result<Describe, String> {
-    use esm_invoke::aws::{AwsError, CredentialChain, Identity, mq::AmazonMq};
+    use esm_invoke::aws::{AwsError, CredentialChain, mq::AmazonMq};
 
-    let identity = Identity {
-        region: region.into(),
-        endpoint_url: aws.endpoint_url.clone(),
-        environment: aws.environment.clone(),
-        role_arn: None,
-    };
-    let amazon_mq = CredentialChain::new(identity)
+    let amazon_mq = CredentialChain::new(identity(region, aws))
         .and_then(|credentials| AmazonMq::new(region, aws.endpoint_url.as_deref(), credentials))
         .map_err(|error| error.to_string())?;
     let (amazon_mq, id) = (Arc::new(amazon_mq), id.to_owned());
