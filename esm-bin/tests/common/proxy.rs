@@ -88,9 +88,9 @@ impl Proxy {
 
     /// Breaks every connection and forgets what it kept back; new ones are as at the beginning.
     pub(crate) fn cut(&self) {
+        self.behaviour.cuts.send_replace(());
         self.be_silent(false);
         self.behaviour.last_request.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.behaviour.cuts.send_replace(());
     }
 
     /// Lets connections die as they do when packets vanish: neither side hears of it. New ones work.
@@ -127,11 +127,12 @@ async fn connect(client: TcpStream, target: String, behaviour: Arc<Behaviour>) {
         )
     };
     tokio::select! {
-        _ = both => {}
+        biased; // what is held back when a connection is cut never goes on its way
         _ = cut.changed() => {}
         _ = death.changed() => {
             let _ = cut.changed().await; // all four halves stay open until then
         }
+        _ = both => {}
     }
 }
 
