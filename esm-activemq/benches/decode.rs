@@ -53,7 +53,7 @@ fn decode(criterion: &mut Criterion) {
         let Ok(Command::MessageDispatch(dispatch)) = decoder.decode(frame) else { panic!("no dispatch") };
         let mut encoder = Encoder::new(format);
         let mut out = BytesMut::with_capacity(2048);
-        let command = Command::from(dispatch);
+        let command = Command::MessageDispatch(dispatch);
         criterion.bench_function(&format!("encode 1 KiB of bytes, {name}"), |bench| {
             bench.iter(|| {
                 out.clear();

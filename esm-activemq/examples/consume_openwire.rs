@@ -67,7 +67,7 @@ impl Count {
 }
 
 impl ConsumerEvents for Count {
-    fn message(&mut self, dispatch: MessageDispatch) {
+    fn message(&mut self, dispatch: Box<MessageDispatch>) {
         let Some(id) = dispatch.message.and_then(|message| message.message_id) else { return };
         self.in_batch += 1;
         self.received += 1;

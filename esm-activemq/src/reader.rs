@@ -65,7 +65,7 @@ impl Reader {
 }
 
 impl ConsumerEvents for Reader {
-    fn message(&mut self, dispatch: MessageDispatch) {
+    fn message(&mut self, dispatch: Box<MessageDispatch>) {
         if self.deliveries.is_none() {
             return; // the consumer has ended, and its messages go back
         }

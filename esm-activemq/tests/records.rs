@@ -208,7 +208,7 @@ fn recorded(capture: &str) -> Vec<MessageDispatch> {
     let dispatches: Vec<_> = vectors::commands(&vectors::folder().join(capture), "broker_to_client")
         .into_iter()
         .filter_map(|command| match command {
-            Command::MessageDispatch(dispatch) if dispatch.message.is_some() => Some(dispatch),
+            Command::MessageDispatch(dispatch) if dispatch.message.is_some() => Some(*dispatch),
             _ => None,
         })
         .collect();

@@ -48,7 +48,7 @@ impl Connection {
         transport.enter();
         let connection = Self { transport, id, session_id, is_closed: AtomicBool::new(false) };
         let answer = connection.transport.ask("ConnectionInfo", |command_id| {
-            Command::ConnectionInfo(ConnectionInfo {
+            Command::from(ConnectionInfo {
                 command_id,
                 response_required: true,
                 connection_id: Some(connection.id.clone()),
@@ -68,7 +68,7 @@ impl Connection {
             return Err(error);
         }
         connection.transport.tell(|command_id| {
-            Command::SessionInfo(SessionInfo {
+            Command::from(SessionInfo {
                 command_id,
                 response_required: false,
                 session_id: Some(connection.session_id.clone()),
@@ -89,7 +89,7 @@ impl Connection {
         let registration = Registration { transport: self.transport.clone(), value };
         let consumer = Consumer { id, destination: options.destination.clone(), registration, connection: self };
         let answer = consumer.connection.transport.ask("ConsumerInfo", |command_id| {
-            Command::ConsumerInfo(ConsumerInfo {
+            Command::from(ConsumerInfo {
                 command_id,
                 response_required: true,
                 consumer_id: Some(consumer.id.clone()),
@@ -110,7 +110,7 @@ impl Connection {
     pub async fn produce(self) -> Result<Producer, ClientError> {
         let id = ProducerId { connection_id: self.id.value.clone(), value: 1, session_id: self.session_id.value };
         let answer = self.transport.ask("ProducerInfo", |command_id| {
-            Command::ProducerInfo(ProducerInfo {
+            Command::from(ProducerInfo {
                 command_id,
                 response_required: true,
                 producer_id: Some(id.clone()),
@@ -246,7 +246,7 @@ impl Consumer {
                 AckKind::Standard => (2, None),
                 AckKind::Expired => (6, None),
             };
-            Command::MessageAck(MessageAck {
+            Command::from(MessageAck {
                 command_id,
                 response_required,
                 destination: Some(self.destination.clone()),
@@ -264,7 +264,7 @@ impl Consumer {
     /// Changes the prefetch of the running consumer; what was lent beyond a smaller one stays lent.
     pub async fn set_prefetch(&self, prefetch: i32) -> Result<(), ClientError> {
         let answer = self.connection.transport.ask("ConsumerControl", |command_id| {
-            Command::ConsumerControl(ConsumerControl {
+            Command::from(ConsumerControl {
                 command_id,
                 response_required: true,
                 destination: Some(self.destination.clone()),
@@ -305,7 +305,7 @@ fn throwable(message: &str) -> Throwable {
 }
 
 fn remove_info(command_id: i32, response_required: bool, id: RemovedId, last_delivered_sequence_id: i64) -> Command {
-    Command::RemoveInfo(RemoveInfo { command_id, response_required, object_id: Some(id), last_delivered_sequence_id })
+    Command::from(RemoveInfo { command_id, response_required, object_id: Some(id), last_delivered_sequence_id })
 }
 
 /// Sends messages, on a logical connection of its own.
@@ -330,7 +330,7 @@ impl Producer {
         let answer = self
             .connection
             .transport
-            .ask("a message", |command_id| Command::Message(Message { command_id, ..message }));
+            .ask("a message", |command_id| Command::from(Message { command_id, ..message }));
         answer.within(SEND).await
     }
 

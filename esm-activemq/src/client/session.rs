@@ -28,10 +28,6 @@ const UNWATCHED: Duration = Duration::from_secs(60);
 const WORDS_LIMIT: usize = 1_000;
 
 /// What is to be done about a frame.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most actions deliver, and a box would cost an allocation for each message"
-)]
 pub(crate) enum Action {
     /// Nothing.
     Nothing,
@@ -45,7 +41,7 @@ pub(crate) enum Action {
         result: Result<(), Exception>,
     },
     /// A consumer got a message.
-    Deliver(MessageDispatch),
+    Deliver(Box<MessageDispatch>),
     /// A consumer got a message that cannot be decoded beyond its head.
     DeliverHead {
         /// What can be said of it.
@@ -54,7 +50,7 @@ pub(crate) enum Action {
         flaw: Flaw,
     },
     /// The broker changes or ends a consumer.
-    ControlConsumer(ConsumerControl),
+    ControlConsumer(Box<ConsumerControl>),
     /// The broker tells where else its like can be found, or asks us to go there.
     ControlConnection(Box<ConnectionControl>),
     /// A command that nobody waits for has failed.
@@ -180,14 +176,14 @@ impl Session {
                 if keep_alive.response_required {
                     let answer = KeepAliveInfo { command_id: keep_alive.command_id, response_required: false };
                     // It has nothing that could fail to fit.
-                    let _ = self.encode(&Command::KeepAliveInfo(answer));
+                    let _ = self.encode(&answer.into());
                 }
                 Action::Nothing
             }
             Command::ConsumerControl(control) => Action::ControlConsumer(control),
-            Command::ConnectionControl(control) => Action::ControlConnection(Box::new(control)),
+            Command::ConnectionControl(control) => Action::ControlConnection(control),
             Command::ConnectionError(error) => Action::Complain(exception(error.exception.as_deref())),
-            Command::BrokerInfo(broker) => Action::Introduce(Box::new(broker)),
+            Command::BrokerInfo(broker) => Action::Introduce(broker),
             Command::ShutdownInfo(_) => Action::End(ClientError::Stopping { words: "it is shutting down".into() }),
             // Nothing else concerns a consumer; what newer brokers may say is passed over.
             _ => Action::Nothing,
@@ -204,7 +200,7 @@ impl Session {
 
     /// The last words.
     pub(crate) fn say_goodbye(&mut self) {
-        let goodbye = |command_id| Command::ShutdownInfo(ShutdownInfo { command_id, response_required: false });
+        let goodbye = |command_id| ShutdownInfo { command_id, response_required: false }.into();
         let _ = self.send(goodbye);
     }
 

@@ -52,7 +52,7 @@ const MAX_FRAME_SIZE: i64 = i64::MAX;
 /// What a consumer hears. Called by the task that reads the socket, for all of its consumers: must not block.
 pub trait ConsumerEvents: Send {
     /// A message was lent.
-    fn message(&mut self, dispatch: MessageDispatch);
+    fn message(&mut self, dispatch: Box<MessageDispatch>);
 
     /// A message was lent of which no more than the head can be read.
     fn unreadable(&mut self, head: DispatchHead, flaw: Flaw);

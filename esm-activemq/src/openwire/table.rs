@@ -160,13 +160,13 @@ macro_rules! commands {
 
             impl From<$name> for Command {
                 fn from(command: $name) -> Self {
-                    Self::$name(command)
+                    Self::$name(Box::new(command))
                 }
             }
         )*
 
         /// Everything that can travel in a frame. Most are commands; the others are parts of commands, which the
-        /// format allows to travel alone.
+        /// format allows to travel alone. What is large lives in a box: it would be copied at each step of its way.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         pub enum Command {
             /// The null command, which means nothing.
@@ -174,10 +174,10 @@ macro_rules! commands {
             /// What one side can do and wants: the first frame in each direction.
             WireFormatInfo(WireFormatInfo),
             /// A message of any type, on its way to the broker.
-            Message(Message),
+            Message(Box<Message>),
             /// A destination alone.
             Destination(Destination),
-            $($(#[$attribute])* $name($name),)*
+            $($(#[$attribute])* $name(Box<$name>),)*
             /// A frame of a type that this codec does not know, as it came.
             Unknown {
                 /// The type number.
@@ -195,7 +195,7 @@ macro_rules! commands {
 
         impl From<Message> for Command {
             fn from(message: Message) -> Self {
-                Self::Message(message)
+                Self::Message(Box::new(message))
             }
         }
 
@@ -238,13 +238,15 @@ macro_rules! commands {
                         read_one(type_id, reader).map_err(|error| error.inside("WireFormatInfo"))?
                     ),
                     _ if MessageKind::from_type(type_id).is_some() => {
-                        Self::Message(read_one(type_id, reader).map_err(|error| error.inside("Message"))?)
+                        Self::Message(read_one(type_id, reader).map(Box::new).map_err(|error| error.inside("Message"))?)
                     }
                     _ if Destination::is_type(type_id) => {
                         Self::Destination(read_one(type_id, reader).map_err(|error| error.inside("Destination"))?)
                     }
                     $($type_id => {
-                        Self::$name($name::read_new(reader).map_err(|error| error.inside(stringify!($name)))?)
+                        let mut command = Box::<$name>::default();
+                        command.read_fields(reader).map_err(|error| error.inside(stringify!($name)))?;
+                        Self::$name(command)
                     })*
                     unknown => return Err(Problem::UnknownType(unknown).into()),
                 })
@@ -255,9 +257,9 @@ macro_rules! commands {
             pub(super) fn sample_type(type_id: u8, source: &mut Source<'_>) -> Self {
                 match type_id {
                     WireFormatInfo::TYPE => Self::WireFormatInfo(Sample::sample(source)),
-                    $($type_id => Self::$name(Sample::sample(source)),)*
+                    $($type_id => Self::$name(Box::new(Sample::sample(source))),)*
                     _ if Destination::is_type(type_id) => Self::Destination(Sample::sample(source)),
-                    _ => Self::Message(Sample::sample(source)),
+                    _ => Self::Message(Box::new(Sample::sample(source))),
                 }
             }
 

@@ -22,7 +22,7 @@ struct Listening {
 }
 
 impl ConsumerEvents for Listening {
-    fn message(&mut self, dispatch: MessageDispatch) {
+    fn message(&mut self, dispatch: Box<MessageDispatch>) {
         let message_id = dispatch.message.and_then(|message| message.message_id).expect("has an id");
         self.messages.try_send(message_id).expect("has room");
     }

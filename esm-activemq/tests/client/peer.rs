@@ -204,7 +204,7 @@ pub(crate) enum Heard {
 pub(crate) struct Listening(pub(crate) mpsc::Sender<Heard>);
 
 impl ConsumerEvents for Listening {
-    fn message(&mut self, dispatch: MessageDispatch) {
+    fn message(&mut self, dispatch: Box<MessageDispatch>) {
         let message = dispatch.message.expect("a message");
         let text = message.text(1_000).expect("is text").expect("is not null").into_owned();
         self.0.try_send(Heard::Message(text)).expect("the test listens");

@@ -1,7 +1,7 @@
 //! What a decoder remembers, if a cache was negotiated.
 
 use bytes::Bytes;
-use esm_activemq::openwire::{Command, DecodeError, Decoder, Problem, SessionId, SessionInfo, WireFormat};
+use esm_activemq::openwire::{Command, DecodeError, Decoder, Problem, SessionId, WireFormat};
 
 const FORMAT: WireFormat = WireFormat { cache: true, cache_size: 300, ..WireFormat::LOOSE };
 
@@ -74,8 +74,8 @@ fn an_unknown_type_is_fatal_since_it_may_have_filled_slots() {
 /// Decodes a frame with a session, and says which connection it belongs to.
 fn session(decoder: &mut Decoder, frame: Bytes) -> Result<Option<String>, Problem> {
     match decoder.decode(frame).map_err(|error: DecodeError| error.problem().clone())? {
-        Command::SessionInfo(SessionInfo { session_id, .. }) => {
-            Ok(session_id.map(|SessionId { connection_id, .. }| connection_id.unwrap().to_string()))
+        Command::SessionInfo(info) => {
+            Ok(info.session_id.map(|SessionId { connection_id, .. }| connection_id.unwrap().to_string()))
         }
         other => panic!("{other:?}"),
     }

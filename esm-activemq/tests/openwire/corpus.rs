@@ -73,7 +73,7 @@ fn messages() -> Vec<Message> {
     for capture in vectors::captures() {
         for command in vectors::DIRECTIONS.iter().flat_map(|direction| vectors::commands(&capture, direction)) {
             match command {
-                Command::Message(message) => messages.push(message),
+                Command::Message(message) => messages.push(*message),
                 Command::MessageDispatch(dispatch) => messages.extend(dispatch.message),
                 _ => {}
             }
