@@ -327,10 +327,8 @@ impl Producer {
             broker_sequence_id: 0,
         });
         message.response_required = true;
-        let answer = self
-            .connection
-            .transport
-            .ask("a message", |command_id| Command::from(Message { command_id, ..message }));
+        let answer =
+            self.connection.transport.ask("a message", |command_id| Command::from(Message { command_id, ..message }));
         answer.within(SEND).await
     }
 
