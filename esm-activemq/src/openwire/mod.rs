@@ -30,7 +30,7 @@
 //!
 //! Every byte may be hostile. A length or a count is compared with what is left of the frame before anything is
 //! allocated, nesting is bounded, bytes left over are errors, and errors name the field. Strings and contents are
-//! slices of the frame, so a decoded message costs no allocation, and keeps its frame alive. Names of Java
+//! slices of the frame, so a decoded message costs one allocation, its box, and keeps its frame alive. Names of Java
 //! classes are text and cause nothing.
 
 mod body;
