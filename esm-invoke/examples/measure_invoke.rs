@@ -138,7 +138,9 @@ struct Bare {
 async fn from_a_bare_server(event: &Bytes, pause: Option<Duration>) -> Result<Value, Failure> {
     let bare = Arc::new(Mutex::new(Bare { event: event.clone(), pause, ..Bare::default() }));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let mut function = Command::new(example("bootstrap")?);
+    // In a session of its own, as ours are: the kernel may share processors out by sessions.
+    let mut function = Command::new("setsid");
+    function.arg(example("bootstrap")?);
     function.env("AWS_LAMBDA_RUNTIME_API", listener.local_addr()?.to_string());
     function.env("AWS_LAMBDA_FUNCTION_NAME", "measured").env("AWS_LAMBDA_FUNCTION_VERSION", "1");
     function.env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128").stdin(Stdio::null());

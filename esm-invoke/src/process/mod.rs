@@ -8,7 +8,8 @@
 //! process that ends before it asked for one costs nothing, and one that ends afterwards failed.
 //!
 //! Reading order: `pool` (an invocation from start to end), `instance` (one process and what it was
-//! given), `runtime_api` (how it speaks to us) with `peer` (that it is really the one that speaks),
+//! given), `runtime_api` (how it speaks to us) with `peer` (that it is really the one that speaks) and
+//! `unyielding` (that a request takes a connection one turn),
 //! `child` (starting, ending, noticing an end) with `keeper` (ending what they started, if we are killed), `launch` (the last steps before a process becomes the
 //! function) with `confine` (files that it may use), `output` (what it prints), `failure` (how its failures are told).
 
@@ -22,6 +23,7 @@ mod output;
 mod peer;
 mod pool;
 mod runtime_api;
+mod unyielding;
 
 use std::{collections::BTreeMap, ffi::OsString, num::NonZeroU16, path::PathBuf, sync::Arc, time::Duration};
 

@@ -37,6 +37,7 @@ use super::{
     instance::{Answer, Instance, OutOfTurn, Taken},
     peer,
     pool::Processes,
+    unyielding::unyielding,
 };
 use crate::{frames::Frames, limits::RESULT_LIMIT};
 
@@ -162,7 +163,7 @@ impl Server {
             let (server, instance) = (self.clone(), instance.clone());
             async move { Ok::<_, Infallible>(server.answer(&instance, request).await) }
         });
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let connection = unyielding(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             served = connection => {
                 if let Err(error) = served {
