@@ -60,8 +60,8 @@ pub(crate) struct RabbitConsumer {
     pub(crate) ledger: Mutex<Ledger>,
     /// Told whenever acknowledgements have caught up with what waited for them.
     pub(crate) advanced: Notify,
-    /// The delivery tag that acknowledgements last waited for without success.
-    pub(crate) waited_in_vain_for: AtomicU64,
+    /// Those below this delivery tag that are not settled have kept others waiting for all of their patience.
+    pub(crate) waited_in_vain_below: AtomicU64,
     pub(crate) _reading: AbortOnDropHandle<()>,
 }
 
@@ -76,7 +76,7 @@ impl RabbitConsumer {
             self.advanced.notify_waiters();
         }
         // Who has kept others waiting in vain, a retried batch or a parked message, is not waited for.
-        let in_vain = self.waited_in_vain_for.load(Ordering::Relaxed) == ledger.first_unsettled();
+        let in_vain = ledger.first_unsettled() < self.waited_in_vain_below.load(Ordering::Relaxed);
         let patience = sleep(if in_vain { Duration::ZERO } else { PATIENCE });
         tokio::pin!(patience);
         while ledger.is_waiting(tags()) {
@@ -88,8 +88,11 @@ impl RabbitConsumer {
             };
             ledger = self.ledger.lock().await;
             if out_of_patience {
-                self.waited_in_vain_for.store(ledger.first_unsettled(), Ordering::Relaxed);
                 let singly = ledger.wait_no_longer(tags());
+                if !in_vain {
+                    let last = singly.last().copied().unwrap_or_default();
+                    self.waited_in_vain_below.fetch_max(last, Ordering::Relaxed);
+                }
                 return self.send_each(singly, |tag| self.send_ack(Ack { tag, multiple: false })).await;
             }
         }

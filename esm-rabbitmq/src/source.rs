@@ -155,7 +155,7 @@ impl Connect for RabbitSource {
                 ledger: Mutex::new(Ledger::new()),
                 _reading: AbortOnDropHandle::new(reading),
                 advanced: Notify::new(),
-                waited_in_vain_for: AtomicU64::new(0),
+                waited_in_vain_below: AtomicU64::new(0),
             }),
         })
     }
