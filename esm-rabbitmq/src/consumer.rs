@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -60,8 +60,6 @@ pub(crate) struct RabbitConsumer {
     pub(crate) ledger: Mutex<Ledger>,
     /// Told whenever acknowledgements have caught up with what waited for them.
     pub(crate) advanced: Notify,
-    /// Those below this delivery tag that are not settled have kept others waiting for all of their patience.
-    pub(crate) waited_in_vain_below: AtomicU64,
     pub(crate) _reading: AbortOnDropHandle<()>,
 }
 
@@ -75,26 +73,24 @@ impl RabbitConsumer {
             self.send_ack(ack).await?;
             self.advanced.notify_waiters();
         }
-        // Who has kept others waiting in vain, a retried batch or a parked message, is not waited for.
-        let in_vain = ledger.first_unsettled() < self.waited_in_vain_below.load(Ordering::Relaxed);
-        let patience = sleep(if in_vain { Duration::ZERO } else { PATIENCE });
+        let patience = sleep(PATIENCE);
         tokio::pin!(patience);
         while ledger.is_waiting(tags()) {
-            let advanced = self.advanced.notified();
-            drop(ledger);
-            let out_of_patience = tokio::select! {
-                () = advanced => false,
-                () = &mut patience => true,
-            };
-            ledger = self.ledger.lock().await;
-            if out_of_patience {
-                let singly = ledger.wait_no_longer(tags());
-                if !in_vain {
-                    let last = singly.last().copied().unwrap_or_default();
-                    self.waited_in_vain_below.fetch_max(last, Ordering::Relaxed);
+            if !ledger.is_waiting_in_vain() {
+                let advanced = self.advanced.notified();
+                drop(ledger);
+                let out_of_patience = tokio::select! {
+                    () = advanced => false,
+                    () = &mut patience => true,
+                };
+                ledger = self.ledger.lock().await;
+                if !out_of_patience {
+                    continue;
                 }
-                return self.send_each(singly, |tag| self.send_ack(Ack { tag, multiple: false })).await;
+                ledger.waited_in_vain(tags());
             }
+            let singly = ledger.wait_no_longer(tags());
+            return self.send_each(singly, |tag| self.send_ack(Ack { tag, multiple: false })).await;
         }
         Ok(())
     }
