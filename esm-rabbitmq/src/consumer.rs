@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -60,8 +60,6 @@ pub(crate) struct RabbitConsumer {
     pub(crate) ledger: Mutex<Ledger>,
     /// Told whenever acknowledgements have caught up with what waited for them.
     pub(crate) advanced: Notify,
-    /// The delivery tag that acknowledgements last waited for without success.
-    pub(crate) waited_in_vain_for: AtomicU64,
     pub(crate) _reading: AbortOnDropHandle<()>,
 }
 
@@ -75,23 +73,24 @@ impl RabbitConsumer {
             self.send_ack(ack).await?;
             self.advanced.notify_waiters();
         }
-        // Who has kept others waiting in vain, a retried batch or a parked message, is not waited for.
-        let in_vain = self.waited_in_vain_for.load(Ordering::Relaxed) == ledger.first_unsettled();
-        let patience = sleep(if in_vain { Duration::ZERO } else { PATIENCE });
+        let patience = sleep(PATIENCE);
         tokio::pin!(patience);
         while ledger.is_waiting(tags()) {
-            let advanced = self.advanced.notified();
-            drop(ledger);
-            let out_of_patience = tokio::select! {
-                () = advanced => false,
-                () = &mut patience => true,
-            };
-            ledger = self.ledger.lock().await;
-            if out_of_patience {
-                self.waited_in_vain_for.store(ledger.first_unsettled(), Ordering::Relaxed);
-                let singly = ledger.wait_no_longer(tags());
-                return self.send_each(singly, |tag| self.send_ack(Ack { tag, multiple: false })).await;
+            if !ledger.is_waiting_in_vain() {
+                let advanced = self.advanced.notified();
+                drop(ledger);
+                let out_of_patience = tokio::select! {
+                    () = advanced => false,
+                    () = &mut patience => true,
+                };
+                ledger = self.ledger.lock().await;
+                if !out_of_patience {
+                    continue;
+                }
+                ledger.waited_in_vain(tags());
             }
+            let singly = ledger.wait_no_longer(tags());
+            return self.send_each(singly, |tag| self.send_ack(Ack { tag, multiple: false })).await;
         }
         Ok(())
     }

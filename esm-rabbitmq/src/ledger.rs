@@ -22,11 +22,13 @@ pub(crate) struct Ledger {
     settled: Runs,
     /// Tags above it that succeeded and are not settled yet.
     succeeded: Runs,
+    /// What is below it and not settled was waited for in vain.
+    in_vain_below: u64,
 }
 
 impl Ledger {
     pub(crate) fn new() -> Self {
-        Self { first_unsettled: 1, settled: Runs::default(), succeeded: Runs::default() }
+        Self { first_unsettled: 1, settled: Runs::default(), succeeded: Runs::default(), in_vain_below: 0 }
     }
 
     /// Takes note of a success. Returns the one acknowledgement by which as much as possible is
@@ -41,6 +43,17 @@ impl Ledger {
     /// Whether one of these succeeded and still waits for lower ones.
     pub(crate) fn is_waiting(&self, tags: impl IntoIterator<Item = u64>) -> bool {
         tags.into_iter().any(|tag| self.succeeded.contains(tag))
+    }
+
+    /// Whether what stands in the way of others was waited for in vain: a message that is retried, or parked.
+    pub(crate) fn is_waiting_in_vain(&self) -> bool {
+        self.first_unsettled < self.in_vain_below
+    }
+
+    /// These have waited long enough. Nothing that stands in their way now is worth waiting for again, as long as it is
+    /// not settled.
+    pub(crate) fn waited_in_vain(&mut self, tags: impl IntoIterator<Item = u64>) {
+        self.in_vain_below = tags.into_iter().fold(self.in_vain_below, u64::max);
     }
 
     /// Settles those that still wait: what to acknowledge singly.
@@ -61,11 +74,6 @@ impl Ledger {
             self.settled.insert(first, last);
         }
         (tags, self.advance())
-    }
-
-    /// The lowest tag that stands in the way of all above it.
-    pub(crate) fn first_unsettled(&self) -> u64 {
-        self.first_unsettled
     }
 
     /// Those, ascending and each once, that nothing was said about yet.
@@ -191,6 +199,22 @@ mod tests {
         assert_eq!(ledger.succeed([2]), None);
         assert_eq!(ledger.succeed([1]), Some(multiple(2)));
         assert_eq!(ledger.succeed([5]), Some(single(5)));
+    }
+
+    #[test]
+    fn what_was_waited_for_in_vain_is_not_waited_for_again_until_all_that_stood_in_the_way_is_settled() {
+        let mut ledger = Ledger::new();
+        assert_eq!(ledger.succeed([2, 4]), None);
+        assert!(!ledger.is_waiting_in_vain());
+        ledger.waited_in_vain([2, 4]);
+        assert_eq!(ledger.wait_no_longer([2, 4]), [2, 4]);
+        assert!(ledger.is_waiting_in_vain());
+        assert_eq!(ledger.fail([1]), (vec![1], None));
+        assert!(ledger.is_waiting_in_vain(), "3 stood in the way as well");
+        assert_eq!(ledger.succeed([3]), Some(single(3)));
+        assert!(!ledger.is_waiting_in_vain());
+        assert_eq!(ledger.succeed([6]), None);
+        assert!(!ledger.is_waiting_in_vain(), "nobody has waited for 5");
     }
 
     #[test]

@@ -1,10 +1,7 @@
 //! A session on one queue: a channel of a shared connection, and a consumer on it.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -155,7 +152,6 @@ impl Connect for RabbitSource {
                 ledger: Mutex::new(Ledger::new()),
                 _reading: AbortOnDropHandle::new(reading),
                 advanced: Notify::new(),
-                waited_in_vain_for: AtomicU64::new(0),
             }),
         })
     }

@@ -147,15 +147,21 @@ impl Pipeline {
 
     /// What the next session is to be opened with, by what was seen so far.
     pub(crate) fn terms(&self, limit: u32) -> Terms {
+        self.terms_beside(0, limit)
+    }
+
+    /// The same for a session in which so many messages wait to be retried.
+    fn terms_beside(&self, resting: u32, limit: u32) -> Terms {
         let alone = self.caution.is_on();
-        let lending = self.lending(limit);
+        let lending = self.lending(resting, limit);
         let prefetch = if alone { 1 } else { lending.prefetch(&self.sizes) };
         Terms { prefetch, alone, memory: lending.share }
     }
 
-    fn lending(&self, limit: u32) -> Lending<'_> {
+    fn lending(&self, resting: u32, limit: u32) -> Lending<'_> {
         let Parts { mapping, share, .. } = &self.parts;
-        Lending { mapping, limit, share: share.bytes(), is_on_probation: self.is_on_probation || self.is_held }
+        let is_on_probation = self.is_on_probation || self.is_held;
+        Lending { mapping, limit, share: share.bytes(), is_on_probation, resting }
     }
 
     /// Runs one session until it is lost, or until `drain` asks for its orderly end.

@@ -163,7 +163,7 @@ impl Run<'_> {
 
     /// What it would be opened with now. One that borrows one message at a time borrows one beside those that are parked.
     fn better_terms(&self) -> Terms {
-        let terms = self.pipeline.terms(self.prefetch_limit);
+        let terms = self.pipeline.terms_beside(self.resting(), self.prefetch_limit);
         let parked = if terms.alone { u32::try_from(self.parked).unwrap_or(u32::MAX) } else { 0 };
         Terms { prefetch: terms.prefetch.saturating_add(parked), ..terms }
     }
@@ -182,10 +182,20 @@ impl Run<'_> {
     /// beside the one that takes its place, in an order that is not the queue's.
     fn has_outgrown_its_terms(&self, better: u32) -> bool {
         let now = self.terms.prefetch;
-        let lending = self.pipeline.lending(self.prefetch_limit);
-        let has_room = || self.in_hand() == now && self.hand.held() <= lending.share / 2;
-        let is_worth_it = || if self.terms.alone { better != now } else { lending.is_worth_changing(now, better) };
-        self.borrows == Borrows::Yes && is_worth_it() && (better < now || has_room())
+        self.wants(better) && (better < now || self.in_hand() == now)
+    }
+
+    /// Whether another prefetch is worth a change, and there is memory for it.
+    fn wants(&self, better: u32) -> bool {
+        let Terms { prefetch: now, alone, .. } = self.terms;
+        let lending = self.pipeline.lending(self.resting(), self.prefetch_limit);
+        let has_memory = || self.hand.held() <= lending.share / 2;
+        let is_worth_it = || if alone { better != now } else { lending.is_worth_changing(now, better) };
+        self.borrows == Borrows::Yes && is_worth_it() && (better < now || has_memory())
+    }
+
+    fn resting(&self) -> u32 {
+        u32::try_from(*self.resting.borrow()).unwrap_or(u32::MAX)
     }
 
     /// The deliveries that are not settled, but for those that wait for their acknowledgement without a batch.
@@ -244,10 +254,11 @@ impl Run<'_> {
         if self.terms.alone { resting > 0 } else { (self.parked + resting) * 2 > self.prefetch }
     }
 
-    /// Takes note of how many messages wait to be retried.
+    /// Takes note of how many messages wait to be retried. As long as more can be borrowed, that is no problem.
     fn heed_resting(&mut self) {
         let resting = *self.resting.borrow_and_update();
-        let is_clogged = self.is_clogged();
+        let better = self.better_terms().prefetch;
+        let is_clogged = self.is_clogged() && !(better > self.terms.prefetch && self.wants(better));
         if is_clogged && !self.was_clogged {
             let problem = format!(
                 "the mapping is paused: {resting} messages wait to be retried, which is more than half of what the \

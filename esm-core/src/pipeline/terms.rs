@@ -8,6 +8,9 @@ const FIRST: usize = 64;
 const PRESUMED: usize = 2 * 1024 * 1024;
 /// So many times the records that a session has seen may be borrowed.
 const STEP: u32 = 4;
+/// So many times what waits to be retried is borrowed beside what the batches take. With less it would take half of all
+/// that is borrowed before twice as much is worth a change.
+const ROOM_TO_REST: u32 = 4;
 
 /// What is known of the records of a queue: their size lately, and how many this session has seen.
 #[derive(Default)]
@@ -78,6 +81,8 @@ pub(super) struct Lending<'a> {
     pub(super) share: usize,
     /// What went wrong may go wrong again, and would count against all that was lent: no more than one batch.
     pub(super) is_on_probation: bool,
+    /// The messages that wait to be retried and hold no place among the batches in flight.
+    pub(super) resting: u32,
 }
 
 impl Lending<'_> {
@@ -90,14 +95,27 @@ impl Lending<'_> {
         let by_what_was_seen = first.max(seen.saturating_mul(STEP));
         let batch = u32::from(self.mapping.batch_size.get());
         let by_probation = if self.is_on_probation { batch } else { u32::MAX };
-        self.mapping.prefetch(self.limit, sizes.record, self.share).min(by_what_was_seen).min(by_probation)
+        self.beside_what_rests(sizes.record).min(by_what_was_seen).min(by_probation)
+    }
+
+    /// What the batches take, beside what rests if that is sure to end. Messages that are retried for ever would take
+    /// all there is.
+    fn beside_what_rests(&self, record_size: usize) -> u32 {
+        let batches = self.mapping.prefetch(self.limit, record_size, self.share);
+        if self.mapping.redelivery.maximum_redeliveries.is_none() {
+            return batches;
+        }
+        let fitting = u32::try_from(self.share / 2 / record_size.max(1)).unwrap_or(u32::MAX);
+        let wanted = batches.saturating_add(self.resting.saturating_mul(ROOM_TO_REST));
+        wanted.min(fitting).min(self.limit).max(batches)
     }
 
     /// Whether another prefetch is worth a change: half of it would do, twice as much be better, or the mapping gets all
-    /// that it can use.
+    /// that its batches can use, or all that there is.
     pub(super) fn is_worth_changing(&self, now: u32, better: u32) -> bool {
         let all = self.mapping.prefetch(self.limit, 0, self.share);
-        better.saturating_mul(2) < now || better / 2 >= now || (better == all && better > now)
+        let reaches = |enough| now < enough && better >= enough;
+        better.saturating_mul(2) < now || better / 2 >= now || reaches(all) || reaches(self.limit)
     }
 }
 
@@ -133,7 +151,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{memory::Memory, testing};
+    use crate::{mapping::RedeliveryPolicy, memory::Memory, testing};
 
     const KILOBYTE: usize = 1_000;
     const MEGABYTE: usize = 1_000_000;
@@ -143,7 +161,11 @@ mod tests {
     }
 
     fn lending(mapping: &Mapping) -> Lending<'_> {
-        Lending { mapping, limit: 65_535, share: Memory::DEFAULT, is_on_probation: false }
+        Lending { mapping, limit: 65_535, share: Memory::DEFAULT, is_on_probation: false, resting: 0 }
+    }
+
+    fn retrying(maximum_redeliveries: Option<u32>, mapping: Mapping) -> Mapping {
+        Mapping { redelivery: RedeliveryPolicy { maximum_redeliveries, ..mapping.redelivery }, ..mapping }
     }
 
     fn seen(records: usize, bytes: usize) -> Sizes {
@@ -203,11 +225,31 @@ mod tests {
     }
 
     #[test]
+    fn what_rests_is_borrowed_besides_if_that_is_sure_to_end_and_within_every_bound() {
+        let forever = mapping(100);
+        let bounded = retrying(Some(3), forever.clone());
+        let lent = |lending: Lending<'_>, record| lending.prefetch(&seen(60_000, record));
+        let resting = |mapping, resting| Lending { resting, ..lending(mapping) };
+        assert_eq!([0, 50, 1_400].map(|rest| lent(resting(&bounded, rest), KILOBYTE)), [200, 400, 5_800]);
+        assert_eq!([0, 50, 1_400].map(|rest| lent(resting(&forever, rest), KILOBYTE)), [200, 200, 200]);
+
+        assert_eq!(lent(resting(&bounded, u32::MAX), KILOBYTE), 65_535, "what the protocol can express");
+        assert_eq!(lent(resting(&bounded, 1_400), MEGABYTE), 268, "half the share");
+        assert_eq!(lent(Lending { is_on_probation: true, ..resting(&bounded, 1_400) }, KILOBYTE), 100, "one batch");
+        assert_eq!(resting(&bounded, 1_400).prefetch(&seen(100, KILOBYTE)), 400, "four times what was seen");
+    }
+
+    #[test]
     fn a_change_is_worth_it_by_half_or_twice_as_much_or_all() {
         let mapping = mapping(50); // all is 100
         let check = |now, better, expected| {
             assert_eq!(lending(&mapping).is_worth_changing(now, better), expected, "from {now} to {better}");
         };
+        check(64, 199, true);
+        check(100, 199, false);
+        check(40_000, 65_534, false);
+        check(40_000, 65_535, true);
+        check(65_535, 65_535, false);
         check(64, 64, false);
         check(64, 99, false);
         check(64, 100, true);
@@ -245,10 +287,11 @@ mod tests {
             batch_size in 1..=10_000i64,
             concurrency in 1..=1_000i64,
             share in 1..1_000_000_000usize,
+            resting in any::<u32>(),
         ) {
             let maximum_concurrency = concurrency.try_into().unwrap();
-            let mapping = Mapping { maximum_concurrency, ..mapping(batch_size) };
-            let lending = Lending { share, ..lending(&mapping) };
+            let mapping = retrying(Some(3), Mapping { maximum_concurrency, ..mapping(batch_size) });
+            let lending = Lending { share, resting, ..lending(&mapping) };
             let mut sizes = Sizes::default();
             for (record, is_last_of_sample) in records {
                 sizes.see(record);
@@ -259,7 +302,31 @@ mod tests {
                 prop_assert!(prefetch >= 1);
                 prop_assert!(prefetch == 1 || prefetch as usize * sizes.record() <= share / 2);
                 prop_assert!(prefetch <= 64 || prefetch <= sizes.seen * STEP);
+                prop_assert!(prefetch <= lending.limit);
             }
+        }
+
+        #[test]
+        fn what_rests_never_takes_half_before_more_is_worth_a_change_and_changes_nothing_while_it_halves_and_doubles(
+            batch_size in 1..=1_000i64,
+            concurrency in 2..=10i64,
+            rests in prop::collection::vec(500..=1_000u32, 1..100),
+        ) {
+            let maximum_concurrency = concurrency.try_into().unwrap();
+            let mapping = retrying(Some(3), Mapping { maximum_concurrency, ..mapping(batch_size) });
+            let sizes = seen(60_000, KILOBYTE);
+            let mut now = lending(&mapping).prefetch(&sizes);
+            let mut changes = 0;
+            for resting in rests {
+                let lending = Lending { resting, ..lending(&mapping) };
+                let better = lending.prefetch(&sizes);
+                if lending.is_worth_changing(now, better) {
+                    now = better;
+                    changes += 1;
+                }
+                prop_assert!(resting * 2 <= now, "{resting} of {now}");
+            }
+            prop_assert!(changes <= 1, "{changes}");
         }
     }
 }

@@ -257,6 +257,7 @@ async fn remainders_that_take_more_than_half_of_what_is_lent_pause_the_mapping_u
     let first_round = ids(&bench.invocations_so_far());
     assert_eq!(first_round, ["0", "1", "2"], "of a prefetch of 4, more than half");
     sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(bench.queue.prefetch(), 4, "what is retried for ever would take all there is");
     let retried: BTreeSet<_> = ids(&bench.invocations_so_far()).into_iter().collect();
     assert_eq!(retried.into_iter().collect::<Vec<_>>(), ["0", "1", "2"]);
     healed.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -264,6 +265,62 @@ async fn remainders_that_take_more_than_half_of_what_is_lent_pause_the_mapping_u
     assert_eq!(bench.queue.acked().len(), 20);
     assert_eq!(bench.status().last_processing_result, "OK");
     while bench.was_invoked() {}
+}
+
+/// Fails with every tenth message.
+fn one_in_ten_fails(takes: Duration) -> impl FnMut(&[String]) -> (Duration, Outcome) + Send + 'static {
+    move |ids| (takes, if ids.iter().any(|id| id.ends_with('0')) { function_error() } else { Outcome::Success })
+}
+
+/// Publishes messages of which one in ten fails for ever, waits until all are done or given up, and returns the
+/// prefetches on the way: those that differ from the one before.
+async fn work_off_one_in_ten(bench: &mut Bench, messages: u32, padding: usize) -> Vec<usize> {
+    let mut prefetches = vec![bench.queue.prefetch()];
+    bench.queue.publish_with(0..messages, padding, None);
+    while bench.metric("esm_deleted_events_total", None) < f64::from(messages - messages / 10)
+        || bench.queue.unsettled() > 0
+    {
+        sleep(Duration::from_millis(10)).await;
+        bench.invocations_so_far();
+        let prefetch = bench.queue.prefetch();
+        if prefetches.last() != Some(&prefetch) {
+            prefetches.push(prefetch);
+        }
+        let said = bench.status().last_processing_result;
+        assert!(padding > 0 || !said.contains("paused"), "{said}");
+    }
+    prefetches
+}
+
+#[tokio::test(start_paused = true)]
+async fn beside_what_rests_for_a_while_more_is_borrowed_and_the_mapping_does_not_pause() {
+    let mapping = concurrent(5, bisecting(with_redeliveries(3, like_activemq(10))));
+    let function = one_in_ten_fails(Duration::from_millis(5));
+    let mut bench = Bench::start_answering(modern_queue(), mapping, function);
+    let started = Instant::now();
+    let prefetches = work_off_one_in_ten(&mut bench, 6_000, 0).await;
+    // 600 messages rest for three seconds each: half of the 60 that the batches take would need a minute.
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    assert_eq!(bench.queue.dead_letters().len(), 600);
+    let most = (0..prefetches.len()).max_by_key(|place| prefetches[*place]).expect("there are some");
+    let (wider, narrower) = prefetches.split_at(most + 1);
+    assert!(wider.is_sorted() && narrower.is_sorted_by(|one, next| one > next), "no more than once: {prefetches:?}");
+    assert!((600..2_000).contains(&prefetches[most]), "twice what rests, and not much more: {prefetches:?}");
+    assert!(prefetches.len() <= 12 && prefetches.last() < Some(&120), "{prefetches:?}");
+    assert_eq!((bench.queue.sessions(), bench.queue.returned()), (1, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn beside_what_rests_no_more_is_borrowed_than_there_is_memory_for() {
+    let mapping = concurrent(5, bisecting(with_redeliveries(3, like_activemq(10))));
+    let function = ScriptedFunction::answering(one_in_ten_fails(Duration::from_millis(5)));
+    let conditions = Conditions { memory_limit: 400_000, ..Conditions::default() };
+    let mut bench = Bench::start_under(conditions, modern_queue(), mapping, function);
+    let prefetches = work_off_one_in_ten(&mut bench, 3_000, 1_000).await;
+    assert_eq!(prefetches.iter().max(), Some(&120), "of less than 200 that are half the memory");
+    assert!(bench.queue.most_bytes() <= 200_000, "{}", bench.queue.most_bytes());
+    assert_eq!(bench.queue.dead_letters().len(), 300);
+    assert_eq!((bench.queue.sessions(), bench.queue.returned()), (1, vec![]));
 }
 
 #[tokio::test(start_paused = true)]
