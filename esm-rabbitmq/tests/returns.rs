@@ -8,7 +8,7 @@ use esm_core::{
     mapping::Mapping,
     memory::Memory,
     metrics::Metrics,
-    source::{Arrival, Connect, Delivery, Disposition, Session, Terms},
+    source::{Arrival, Connect, Delivery, Disposition, Session, SourceError, Terms},
     supervisor::{Conditions, Supervisor},
     testing::{ScriptedFunction, mapping},
 };
@@ -32,7 +32,10 @@ struct Bench {
 
 impl Bench {
     async fn new(test: &str) -> Self {
-        let broker = TestBroker::shared();
+        Self::on(TestBroker::shared(), test).await
+    }
+
+    async fn on(broker: TestBroker, test: &str) -> Self {
         let virtual_host = broker.virtual_host(test).await;
         let publisher = broker.publisher(&virtual_host).await;
         let version = broker.version().await;
@@ -99,6 +102,31 @@ async fn a_return_is_seen_where_the_version_counts_it_and_a_loss_everywhere() {
     timeout(PATIENCE, session.lost).await.expect("in time").expect("is lost");
     let mut session = source.connect(TERMS).await.expect("connects");
     assert_eq!(next(&mut session).await.returns, counted + 1, "{:?}", bench.version);
+}
+
+#[tokio::test]
+#[ignore = "needs a broker"]
+async fn what_is_held_too_long_ends_the_session_by_that_cause_and_counts_where_the_channel_was_closed() {
+    let broker = TestBroker::private("held-too-long", &["consumer_timeout = 2000"]).await;
+    let mut bench = Bench::on(broker, "held too long").await;
+    bench.publisher.declare("queue", "quorum").await;
+    bench.publisher.publish("queue", ["a", "b"]).await;
+    let mut counted = 0;
+    for changes_prefetch in [false, true, false] {
+        let mut session = bench.source(DeliveryLimit::Never).connect(TERMS).await.expect("connects");
+        for _ in 0..2 {
+            assert_eq!(next(&mut session).await.returns, counted, "{:?}", bench.version);
+        }
+        if changes_prefetch {
+            session.consumer.set_prefetch(20).await.expect("changes");
+        }
+
+        let cause = timeout(PATIENCE, &mut session.lost).await.expect("in time").expect("is lost");
+        assert!(matches!(cause, SourceError::HeldTooLong { .. }), "{cause}");
+        session.consumer.close().await;
+        // From 4.3 on the broker cancels the consumer, unless another one has taken its place.
+        counted += u32::from(bench.version < (4, 3) || changes_prefetch);
+    }
 }
 
 #[tokio::test]
