@@ -75,8 +75,8 @@ impl Route {
         }
     }
 
-    /// Follows the broker's directions, if that is allowed; words if the transport is to end for them.
-    fn follow(&mut self, control: &ConnectionControl) -> Option<String> {
+    /// Follows the broker's directions, if that is allowed; words if the transport to `here` is to end for them.
+    fn follow(&mut self, here: &Endpoint, control: &ConnectionControl) -> Option<String> {
         let endpoints = |text: &Option<crate::openwire::Text>| {
             let text = text.as_ref().map(|text| text.to_str().into_owned()).unwrap_or_default();
             // A login that went through TLS so far must not leave it.
@@ -92,24 +92,33 @@ impl Route {
             debug!("the broker names other endpoints; ignored, since updateURIsSupported=true is not set");
             return None;
         }
-        for endpoint in known {
-            if !self.endpoints.contains(&endpoint) && self.endpoints.len() < MOST_ENDPOINTS {
-                self.endpoints.push(endpoint);
+        let count_before = self.endpoints.len();
+        for endpoint in &known {
+            if self.position(endpoint).is_none() && self.endpoints.len() < MOST_ENDPOINTS {
+                self.endpoints.push(endpoint.clone());
             }
         }
         if let Some(goal) = goal.into_iter().next() {
             let words = format!("it asks to connect to {goal} instead");
-            self.next = self.endpoints.iter().position(|endpoint| *endpoint == goal).unwrap_or_else(|| {
+            self.next = self.position(&goal).unwrap_or_else(|| {
                 self.endpoints.truncate(MOST_ENDPOINTS - 1);
-                self.endpoints.insert(0, goal);
+                self.endpoints.insert(0, goal.clone());
                 0
             });
-            return Some(words);
+            return (!goal.is_at(here)).then_some(words);
         }
-        control.rebalance_connection.then(|| {
-            self.next = fastrand::usize(..self.endpoints.len());
-            "it asks to spread connections over its cluster".into()
-        })
+        // A broker asks for that on each new connection, so it is done only when the cluster has grown. The list begins
+        // with another broker for each client that is told.
+        if !control.rebalance_connection || self.endpoints.len() == count_before {
+            return None;
+        }
+        let goal = known.first().filter(|goal| !goal.is_at(here))?;
+        self.next = self.position(goal)?;
+        Some(format!("it asks to spread connections over its cluster, so the next one goes to {goal}"))
+    }
+
+    fn position(&self, place: &Endpoint) -> Option<usize> {
+        self.endpoints.iter().position(|endpoint| endpoint.is_at(place))
     }
 }
 
@@ -255,8 +264,9 @@ impl Connections {
 
     async fn dial(&self, endpoint: &Endpoint, login: &Login, client_id: &str) -> Result<Connection, ClientError> {
         let route = self.route.clone();
+        let here = endpoint.clone();
         let directions: Directions =
-            Box::new(move |control| route.lock().unwrap_or_else(PoisonError::into_inner).follow(control));
+            Box::new(move |control| route.lock().unwrap_or_else(PoisonError::into_inner).follow(&here, control));
         let transport = Arc::new(Transport::open(endpoint, &self.tls.connector(), directions).await?);
         Connection::open(transport, login, client_id).await
     }
@@ -286,5 +296,63 @@ impl Consuming {
             // The transport has ended: a new one may do.
             Err(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(text: &str) -> Endpoint {
+        text.parse().unwrap()
+    }
+
+    fn route(endpoints: &[&str]) -> Route {
+        let endpoints = endpoints.iter().copied().map(endpoint).collect();
+        Route { endpoints, next: 0, may_be_directed: true }
+    }
+
+    fn control(known: &str, goal: &str, rebalance_connection: bool) -> ConnectionControl {
+        ConnectionControl {
+            connected_brokers: Some(known.into()),
+            reconnect_to: Some(goal.into()),
+            rebalance_connection,
+            ..ConnectionControl::default()
+        }
+    }
+
+    /// Where the transport goes that was at the first endpoint.
+    fn goes_to(route: &mut Route, control: &ConnectionControl) -> Option<String> {
+        let here = route.endpoints[0].clone();
+        route.follow(&here, control).map(|_| route.endpoints[route.next].to_string())
+    }
+
+    #[test]
+    fn a_transport_moves_only_when_the_cluster_has_grown_and_to_the_broker_that_is_named_first() {
+        let mut route = route(&["tcp://a?wireFormat.maxInactivityDuration=5000"]);
+        assert_eq!(goes_to(&mut route, &control("tcp://a:61616", "", true)), None, "there is nobody else");
+        assert_eq!(goes_to(&mut route, &control("tcp://a,tcp://b", "", false)), None, "it is only told");
+        assert_eq!(goes_to(&mut route, &control("tcp://b,tcp://a", "", true)), None, "it knew that one");
+        let grown = control("tcp://c:61616,tcp://a:61616", "", true);
+        assert_eq!(goes_to(&mut route, &grown).as_deref(), Some("tcp://c:61616"));
+        assert_eq!(goes_to(&mut route, &grown), None, "not again");
+        assert_eq!(goes_to(&mut route, &control("tcp://a,tcp://d", "", true)), None, "others are to go there");
+        assert_eq!(route.endpoints.len(), 4);
+    }
+
+    #[test]
+    fn a_broker_that_sends_its_clients_to_itself_keeps_them() {
+        let mut route = route(&["tcp://a"]);
+        assert_eq!(goes_to(&mut route, &control("", "tcp://a:61616", false)), None);
+        assert_eq!(goes_to(&mut route, &control("", "tcp://b", false)).as_deref(), Some("tcp://b:61616"));
+    }
+
+    #[test]
+    fn a_login_that_goes_through_tls_does_not_leave_it_and_nobody_is_followed_unasked() {
+        let mut over_tls = route(&["ssl://a"]);
+        assert_eq!(goes_to(&mut over_tls, &control("tcp://b", "tcp://c", true)), None);
+        let mut unasked = Route { may_be_directed: false, ..route(&["tcp://a"]) };
+        assert_eq!(goes_to(&mut unasked, &control("tcp://b", "tcp://c", true)), None);
+        assert_eq!((over_tls.endpoints.len(), unasked.endpoints.len()), (1, 1));
     }
 }

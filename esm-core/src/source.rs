@@ -274,7 +274,7 @@ pub enum SourceError {
         words: String,
     },
     /// A delivery was held longer than the broker allows.
-    #[error("broker `{broker}` closed the channel of queue `{queue}` because a delivery was held too long: {words}")]
+    #[error("broker `{broker}` ended the consumer of queue `{queue}` because a delivery was held too long: {words}")]
     HeldTooLong {
         /// Name and endpoint.
         broker: String,

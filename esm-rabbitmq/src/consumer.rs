@@ -17,7 +17,8 @@ use futures_util::{TryStreamExt, stream::FuturesOrdered};
 use lapin::{
     Channel,
     options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+        BasicRejectOptions, QueueDeclareOptions,
     },
     types::{FieldTable, ShortString},
 };
@@ -211,7 +212,15 @@ pub(crate) fn wire_prefetch(prefetch: u32) -> u16 {
     u16::try_from(prefetch).unwrap_or(u16::MAX).max(1)
 }
 
-pub(crate) fn short(what: &str, text: &str, place: &Place) -> Result<ShortString, SourceError> {
+/// Asks whether the queue is there, and changes nothing.
+pub(crate) async fn look_for_queue(channel: &Channel, place: &Place) -> Result<(), SourceError> {
+    let queue = short("queue", &place.queue, place)?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let declared = channel.queue_declare(queue, passive, FieldTable::default()).await;
+    declared.map(drop).map_err(|error| place.explain(&error))
+}
+
+fn short(what: &str, text: &str, place: &Place) -> Result<ShortString, SourceError> {
     ShortString::try_new(text).map_err(|_| SourceError::QueueUnsuitable {
         broker: place.broker.clone(),
         queue: place.queue.clone(),

@@ -40,6 +40,12 @@ impl Version {
         (first..=last).contains(&self).then_some(20)
     }
 
+    /// Whether a quorum queue whose delivery is held too long cancels the consumer; before that, whatever the queue, the
+    /// broker closed the channel and said why.
+    pub(crate) fn cancels_who_holds_too_long(self) -> bool {
+        self >= Self { major: 4, minor: 3 }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split('.').map(str::parse);
         Some(Self { major: numbers.next()?.ok()?, minor: numbers.next()?.ok()? })

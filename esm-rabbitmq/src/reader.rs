@@ -10,18 +10,21 @@ use esm_core::{
     memory::Hand,
     source::{Arrival, Receipt, SourceError},
 };
-use lapin::{ErrorKind, message::Delivery};
+use lapin::{Channel, ErrorKind, message::Delivery};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Duration, Instant, timeout},
 };
 
 use crate::{
-    destination::ReceivedMessage, errors::Place, record::RecordEncoder, stream::Deliveries, stream_probe::StreamProbe,
+    consumer::look_for_queue, destination::ReceivedMessage, errors::Place, greeting::Version, record::RecordEncoder,
+    stream::Deliveries, stream_probe::StreamProbe,
 };
 
 /// How long the broker's reason for closing a connection may come after its end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long the broker may take to say whether a queue is there.
+const ANSWER: Duration = Duration::from_secs(5);
 
 pub(crate) struct Reader {
     pub(crate) messages: Deliveries,
@@ -33,6 +36,8 @@ pub(crate) struct Reader {
     pub(crate) hand: Hand,
     /// Set before the consumer is ended by us.
     pub(crate) cancelled: Arc<AtomicBool>,
+    pub(crate) channel: Channel,
+    pub(crate) version: Option<Version>,
     pub(crate) place: Place,
     pub(crate) stream_probe: StreamProbe,
     /// What the broker said when it closed the connection.
@@ -79,11 +84,7 @@ impl Reader {
         if self.cancelled.load(Ordering::Acquire) {
             return None;
         }
-        Some(SourceError::ConsumerCancelled {
-            broker: self.place.broker.clone(),
-            queue: self.place.queue.clone(),
-            words: "the queue was deleted, the node that leads it went away, or a delivery was held too long".into(),
-        })
+        Some(self.explain_cancellation().await)
     }
 
     fn arrival(&mut self, message: Delivery) -> Arrival {
@@ -112,6 +113,22 @@ impl Reader {
             return cause.clone();
         }
         self.place.explain(error)
+    }
+
+    /// A broker that cancels a consumer does not say why.
+    async fn explain_cancellation(&self) -> SourceError {
+        let Place { broker, queue, .. } = self.place.clone();
+        if self.version.is_some_and(Version::cancels_who_holds_too_long) && self.queue_is_there().await {
+            let words = "it cancelled the consumer although the queue is there; consumer_timeout_in_seconds must not be \
+                         more than the consumer timeout of the queue, its policy and the broker";
+            return SourceError::HeldTooLong { broker, queue, words: words.into() };
+        }
+        let words = "the queue was deleted, or the node that leads it went away";
+        SourceError::ConsumerCancelled { broker, queue, words: words.into() }
+    }
+
+    async fn queue_is_there(&self) -> bool {
+        timeout(ANSWER, look_for_queue(&self.channel, &self.place)).await.is_ok_and(|looked| looked.is_ok())
     }
 
     fn unsuitable(&self, words: &str) -> SourceError {

@@ -10,7 +10,7 @@ use esm_core::{
     memory::Hand,
     source::{Connect, HOLD_MARGIN, Session, SourceError, Terms},
 };
-use lapin::{Channel, options::QueueDeclareOptions, types::FieldTable};
+use lapin::Channel;
 use secrecy::ExposeSecret;
 use tokio::{
     sync::{Mutex, Notify, mpsc, oneshot},
@@ -21,7 +21,7 @@ use tracing::Instrument;
 
 use crate::{
     connections::{Connections, Login},
-    consumer::{Consuming, RabbitConsumer, short, wire_prefetch},
+    consumer::{Consuming, RabbitConsumer, look_for_queue, wire_prefetch},
     errors::Place,
     greeting::Version,
     ledger::Ledger,
@@ -56,11 +56,7 @@ impl RabbitSource {
         prefetch: u16,
         place: &Place,
     ) -> Result<(Consuming, lapin::Consumer), SourceError> {
-        let queue = short("queue", &self.settings.queue, place)?;
-        // Passive: asks whether the queue is there, and changes nothing.
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let declared = channel.queue_declare(queue, passive, FieldTable::default()).await;
-        declared.map_err(|error| place.explain(&error))?;
+        look_for_queue(channel, place).await?;
         Consuming::begin(channel, &self.settings.consumer_tag, prefetch, place).await
     }
 }
@@ -115,6 +111,8 @@ impl Connect for RabbitSource {
             deliveries: sender,
             hand: hand.clone(),
             cancelled: cancelled.clone(),
+            channel: channel.clone(),
+            version: connection.version,
             place: place.clone(),
             closed: connection.closed.clone(),
             stream_probe: StreamProbe { connections: self.connections.clone(), login: shared_by, place: place.clone() },

@@ -52,6 +52,13 @@ pub enum AddressError {
 /// A shorter time would be used up by a pause of the broker's garbage collector.
 const MAX_INACTIVITY_MILLISECONDS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 
+impl Endpoint {
+    /// Whether both lead to the same place, whatever their options.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        (self.tls, &self.host, self.port) == (other.tls, &other.host, other.port)
+    }
+}
+
 impl FromStr for Endpoint {
     type Err = AddressError;
 

@@ -5,6 +5,7 @@ mod broker;
 mod common;
 mod dead_letters;
 mod delivery;
+mod directed;
 mod failover;
 mod failures;
 mod faults;
