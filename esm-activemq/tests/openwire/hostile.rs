@@ -34,7 +34,7 @@ fn lengths_that_cannot_be_are_refused() {
     ] {
         let mut buffer = BytesMut::from(&length.to_be_bytes()[..]);
         let allocated = allocation_counter::measure(|| assert_eq!(split_frame(&mut buffer, LIMIT), Err(expected)));
-        assert_eq!(allocated.count_total, 1);
+        assert_eq!(allocated.count_total, 0);
         assert_eq!(buffer.len(), PREFIX, "the stream is as it was");
     }
 }
@@ -61,7 +61,7 @@ fn frames_are_found_wherever_the_stream_is_cut() {
 fn an_unfinished_frame_reserves_nothing() {
     let mut buffer = BytesMut::from(&b"\0\x0f\xff\xff\x15"[..]);
     let allocated = allocation_counter::measure(|| assert_eq!(split_frame(&mut buffer, LIMIT), Ok(None)));
-    assert_eq!(allocated.count_total, 1);
+    assert_eq!(allocated.count_total, 0);
 }
 
 #[test]
