@@ -189,7 +189,7 @@ impl Run<'_> {
     fn wants(&self, better: u32) -> bool {
         let Terms { prefetch: now, alone, .. } = self.terms;
         let lending = self.pipeline.lending(self.resting(), self.prefetch_limit);
-        let has_memory = || self.hand.held() <= lending.share / 2;
+        let has_memory = || self.hand.held() <= lending.bytes();
         let is_worth_it = || if alone { better != now } else { lending.is_worth_changing(now, better) };
         self.borrows == Borrows::Yes && is_worth_it() && (better < now || has_memory())
     }

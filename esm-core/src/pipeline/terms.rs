@@ -86,6 +86,11 @@ pub(super) struct Lending<'a> {
 }
 
 impl Lending<'_> {
+    /// The bytes that are borrowed at the most: what was lent before a change comes on top of what is lent after it.
+    pub(super) fn bytes(&self) -> usize {
+        self.share / 2
+    }
+
     /// With records as they were so far.
     pub(super) fn prefetch(&self, sizes: &Sizes) -> u32 {
         let first = (self.share / PRESUMED).clamp(1, FIRST);
@@ -105,7 +110,7 @@ impl Lending<'_> {
         if self.mapping.redelivery.maximum_redeliveries.is_none() {
             return batches;
         }
-        let fitting = u32::try_from(self.share / 2 / record_size.max(1)).unwrap_or(u32::MAX);
+        let fitting = u32::try_from(self.bytes() / record_size.max(1)).unwrap_or(u32::MAX);
         let wanted = batches.saturating_add(self.resting.saturating_mul(ROOM_TO_REST));
         wanted.min(fitting).min(self.limit).max(batches)
     }
